@@ -1,0 +1,1 @@
+"""Underdog: RL post-training for tiny reasoners."""

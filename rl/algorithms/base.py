@@ -1,0 +1,69 @@
+"""What every algorithm is: how judged, scored groups become a batch, and how a batch becomes a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...parts import Part
+from ...records import Batch, Group
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the learner's forward gives for the completions' tokens of a micro-batch, packed end to end.
+
+    `logp_T` and `entropy_T` float32 [T]; `entropy_T` carries a gradient only where the algorithm needs `entropy`.
+    """
+
+    logp_T: Tensor
+    entropy_T: Tensor
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Whole rows, their completions' tokens packed end to end; all float32 [T] but `row_T` (int64, the token's row).
+
+    `old_logp_T` is never absent: with one update a batch it is the detached new one. `engine_logp_T` and `ref_logp_T`
+    are None where a sample or the recipe has none. `rows` is the number of rows.
+    """
+
+    advantage_T: Tensor
+    weight_T: Tensor
+    old_logp_T: Tensor
+    row_T: Tensor
+    rows: int
+    engine_logp_T: Tensor | None = None
+    ref_logp_T: Tensor | None = None
+
+
+class Algorithm(Part):
+    """Rewards to advantages to a loss. Names no engine, no verifier, no adapter."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Annotations to be computed before the update: `logp` (several updates a batch), `ref_logp` (a KL term)."""
+        return frozenset()
+
+    def enough(self, groups: Sequence[Group], wanted: int) -> bool:
+        """Whether `groups`, drawn so far for this step, are enough; `wanted` is `rollouts.problems`."""
+        return True
+
+    def advantages(self, groups: Sequence[Group]) -> Batch:
+        """Rows with one advantage a token, from scored groups; groups without a signal dropped and counted."""
+        raise NotImplementedError
+
+    def loss(self, outputs: Outputs, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar loss (sum over tokens of weight times the token's loss), and per-token statistics [T] to log."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resume needs (controllers, running moments); JSON-serialisable."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""

@@ -1,0 +1,44 @@
+"""What every rollout engine is: a part with options that opens into something that publishes and generates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..parts import Part
+from ..records import Policy, Request, Sample, Version
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What an engine may need of the run it serves: the model's own tokenizer, a device, threads to use and its folder."""
+
+    tokenizer: Any
+    device: str
+    folder: Path
+
+
+class Engine(Protocol):
+    """Samples from the policy that was published last. A request never changes version."""
+
+    def publish(self, policy: Policy) -> Version:
+        """Take an immutable copy of the policy; idempotent by digest."""
+        ...
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
+        """One list of samples a request, one sample a seed, in the requests' order."""
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds."""
+        ...
+
+
+class EnginePart(Part):
+    """Options of an engine; `open` builds it (heavy imports belong there)."""
+
+    def open(self, surroundings: Surroundings) -> Engine:
+        """Start the engine."""
+        raise NotImplementedError
