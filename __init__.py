@@ -1,1 +1,27 @@
-"""Underdog: RL post-training for tiny reasoners."""
+"""Underdog: RL post-training for tiny reasoners.
+
+The same from Python as from the command line, each imported when it is first used:
+
+    summary = underdog.train("demo", seed=3)
+    result = underdog.evaluate("runs/demo-1", checkpoint="best")
+    underdog.report("runs/demo-1", "runs/demo-2")
+    underdog.export("runs/demo-1", "my-model")
+    trainer = trl.GRPOTrainer(reward_funcs=[underdog.reward_func("accuracy")], ...)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .rl.api import evaluate, export, report, train
+    from .rl.reward_func import reward_func
+
+__version__ = "0.1.0"
+__all__ = ["evaluate", "export", "report", "reward_func", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = ".rl.reward_func" if name == "reward_func" else ".rl.api"
+    return getattr(import_module(module, __name__), name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from ..parts import Part
 from ..records import Policy, Request, Sample, Version
@@ -38,6 +38,9 @@ class Engine(Protocol):
 
 class EnginePart(Part):
     """Options of an engine; `open` builds it (heavy imports belong there)."""
+
+    live: ClassVar[bool] = True
+    """Whether samples are drawn from the published policy; where not (gold, replay), evaluation needs another engine."""
 
     def open(self, surroundings: Surroundings) -> Engine:
         """Start the engine."""

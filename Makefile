@@ -1,0 +1,29 @@
+# Two commands: `make demo` trains a tiny reasoner, `make test` runs every check. Each makes its own .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint
+
+demo: .venv/train.done
+	$(BIN)/underdog train demo $(ARGS)
+
+test: .venv/dev.done browser lint
+	$(BIN)/pytest $(ARGS)
+
+lint: .venv/dev.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# The report is tested in a real browser; where Debian's packages are not at hand, install Chromium by hand.
+.PHONY: browser
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+	 { command -v apt-get >/dev/null && SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo) && \
+	   $$SUDO apt-get update -q && $$SUDO apt-get install -qy --no-install-recommends chromium chromium-driver; } || \
+	 echo "chromium and chromedriver are missing: the report's browser tests will fail"
+
+.venv/%.done: pyproject.toml setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -e '.[$*]'
+	touch $@

@@ -1,0 +1,347 @@
+"""Log-probabilities of chosen tokens, and entropies, from hidden states; the logits never exist as a whole.
+
+The plain path holds several [T, V] tensors at once, and at a vocabulary of 151,936 each takes 0.6 MB a token. Here
+one block of tokens is read at a time, and all that the gradients need fits in [T, H].
+
+For one token with hidden state h, let z be its logits, y the token chosen, W the head. Set y apart from the rest:
+
+    l = logsumexp of z_v over v != y          r = softmax of z_v over v != y, and r_y = 0
+    logp    = logsigmoid(z_y - l)             1 - p_y = sigmoid(l - z_y)
+    lse     = logaddexp(l, z_y)               entropy = -p_y logp + (1 - p_y)(lse - r z)
+
+**Frozen head.** The gradient of logp in h is (1 - p_y)(W_y - r W), whatever the loss, which adds but a factor a
+token. So the forward pass forms it while the block of logits is there, and the backward pass only scales it: two
+matrix products, as on the plain path, and the logits once. The entropy's gradient is a second such tensor, formed
+only when asked for. Nothing cancels when the model is sure of y: 1 - p_y keeps all its digits.
+
+**Trained head.** Its gradient is a sum over tokens, each times what the loss sends down, so it needs the logits
+again. The backward pass takes a block of the vocabulary at a time, with all the tokens: each row of the gradient
+then comes from one matrix product and is rounded once, and no float32 copy of the whole gradient is needed.
+
+**Precision.** All between the matrix products is float32, and so is the logit of the chosen token, a dot product of
+its own. The matrix products run in the hidden states' dtype and sum in float32; their result leaves in float32 on
+CUDA, and elsewhere is rounded once to that dtype, as on the plain path. With float64 input all is float64.
+
+Reading the logits in blocks is known from Milakov and Gimelshein, "Online normalizer calculation for softmax" (arXiv
+1805.02867) and Wijmans et al., "Cut your losses in large-vocabulary language models" (arXiv 2411.09009).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import logsigmoid
+
+# Logits alive at once, in elements. Each block of tokens reads the whole head anew, so below some 200 tokens (at a
+# vocabulary of 150,000) the matrix products wait for memory; above, more memory buys little time. Two float32
+# buffers of this size, and one in the hidden states' dtype if that is narrower, make 256 and 320 MiB.
+BLOCK_ELEMENTS = 2**25
+
+
+def token_logprobs(
+    hidden_TH: Tensor,
+    weight_VH: Tensor,
+    tokens_T: Tensor,
+    *,
+    bias_V: Tensor | None = None,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    entropy: bool = True,
+    entropy_grad: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probability of each chosen token, and entropy of each distribution, in nats.
+
+    Token t's logits are `weight_VH @ hidden_TH[t] + bias_V`, then with a `softcap` (Gemma) `softcap * tanh(logits /
+    softcap)`, and at last divided by `temperature`. Cost is in proportion to T: flatten a batch, and leave out what
+    needs no log-probability (prompts, padding).
+
+    Gradients flow to whichever of `hidden_TH`, `weight_VH` and `bias_V` require them; nothing is computed for those
+    that do not. Under `torch.no_grad()` the call costs half: else the forward pass already prepares the gradient.
+    Autocast has no effect, and there are no second derivatives.
+
+    Args:
+        hidden_TH: last hidden states, after the final norm; float16, bfloat16, float32 or float64.
+        weight_VH: the output head, in the dtype of `hidden_TH`.
+        tokens_T: integer ids in [0, V), the t-th drawn from the distribution that `hidden_TH[t]` gives.
+        bias_V: the head's bias, in the same dtype.
+        temperature: that of the sampler, above 0.
+        softcap: bound on the size of the logits, above 0.
+        entropy: also compute the entropies; a statistic, without gradient, unless `entropy_grad`.
+        entropy_grad: let gradients flow through the entropies (an entropy bonus); one matrix product more.
+
+    Returns:
+        logp_T and entropy_T (None without `entropy`), float32, or float64 where `hidden_TH` is.
+
+    Raises:
+        ValueError: shapes, dtypes or devices do not fit together, an id lies outside the vocabulary, or an option
+            is out of range.
+    """
+    _check_tensors(hidden_TH, weight_VH, tokens_T, bias_V)
+    for name, number in {"temperature": temperature, "softcap": softcap}.items():
+        if number is not None and not 0 < number < float("inf"):
+            raise ValueError(f"{name} must be above 0 and finite, got {number}")
+    if entropy_grad and not entropy:
+        raise ValueError("entropy_grad=True needs entropy=True")
+    head = _Head(weight_VH.detach(), None if bias_V is None else bias_V.detach(), 1 / temperature, softcap)
+    want = _Want(entropy, entropy_grad, slopes=torch.is_grad_enabled() and hidden_TH.requires_grad)
+    return _TokenLogprobs.apply(hidden_TH, weight_VH, bias_V, tokens_T.long(), head, want)
+
+
+def _check_tensors(hidden_TH: Tensor, weight_VH: Tensor, tokens_T: Tensor, bias_V: Tensor | None) -> None:
+    if hidden_TH.dim() != 2 or weight_VH.dim() != 2 or hidden_TH.shape[1] != weight_VH.shape[1]:
+        shapes = f"{list(hidden_TH.shape)} and {list(weight_VH.shape)}"
+        raise ValueError(f"hidden_TH and weight_VH must be [T, H] and [V, H], got {shapes}")
+    vocabulary = len(weight_VH)
+    if vocabulary < 2:
+        raise ValueError(f"weight_VH must have at least two rows, got {vocabulary}")
+    if tokens_T.shape != hidden_TH.shape[:1]:
+        raise ValueError(f"tokens_T must be [{len(hidden_TH)}], an id a hidden state, got {list(tokens_T.shape)}")
+    if bias_V is not None and bias_V.shape != weight_VH.shape[:1]:
+        raise ValueError(f"bias_V must be [{vocabulary}], a number a row of weight_VH, got {list(bias_V.shape)}")
+    if not hidden_TH.is_floating_point():
+        raise ValueError(f"hidden_TH must be floating point, got {hidden_TH.dtype}")
+    if tokens_T.is_floating_point() or tokens_T.is_complex() or tokens_T.dtype == torch.bool:
+        raise ValueError(f"tokens_T must be integers, got {tokens_T.dtype}")
+    for name, tensor in {"weight_VH": weight_VH, "bias_V": bias_V, "tokens_T": tokens_T}.items():
+        if tensor is None:
+            continue
+        if tensor.device != hidden_TH.device:
+            raise ValueError(f"{name} is on {tensor.device} and hidden_TH on {hidden_TH.device}: move one of them")
+        if tensor is not tokens_T and tensor.dtype != hidden_TH.dtype:
+            raise ValueError(f"{name} is {tensor.dtype} and hidden_TH {hidden_TH.dtype}: cast one of them")
+    if tokens_T.numel():
+        # Worth the wait for a GPU: else -100, the usual label for padding, would quietly mean the hundredth row from
+        # the end.
+        low, high = (int(end) for end in tokens_T.aminmax())
+        if low < 0 or high >= vocabulary:
+            raise ValueError(f"tokens_T must lie in [0, {vocabulary}), got ids from {low} to {high}")
+
+
+@dataclass(frozen=True)
+class _Want:
+    """What to compute beside the log-probabilities. `slopes`: the gradients in the hidden states, for later."""
+
+    entropy: bool
+    entropy_grad: bool
+    slopes: bool
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The way from hidden states to logits. `scale` is one over the temperature."""
+
+    weight_VH: Tensor
+    bias_V: Tensor | None
+    scale: float
+    softcap: float | None
+
+    def finish_(self, z: Tensor, bias: Tensor | None) -> Tensor | None:
+        """Products become logits, in place. The bend is d logit / d product over `scale`, None for 1 everywhere."""
+        if bias is not None:
+            z.add_(bias)
+        if self.softcap is None:
+            if self.scale != 1:
+                z.mul_(self.scale)
+            return None
+        z.div_(self.softcap).tanh_()
+        bend = z.square().neg_().add_(1)
+        z.mul_(self.softcap * self.scale)
+        return bend
+
+    def chosen(self, hidden_TH: Tensor, tokens_T: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The chosen tokens' rows of the weight, logits and bend, all wide."""
+        row_TH = self.weight_VH[tokens_T].to(_wide(hidden_TH.dtype))
+        z_T = (hidden_TH * row_TH).sum(-1)
+        return row_TH, z_T, self.finish_(z_T, None if self.bias_V is None else self.bias_V[tokens_T])
+
+
+class _Scratch:
+    """A buffer for a block of logits, and one in the dtype of the matrix products where that is narrower.
+
+    All blocks share them, for on a CPU fresh memory costs its page faults each time.
+    """
+
+    def __init__(self, rows: int, columns: int, like: Tensor) -> None:
+        wide = _wide(like.dtype)
+        self.z = like.new_empty(rows, columns, dtype=wide)
+        self.narrow = None if like.dtype == wide else like.new_empty(rows, columns)
+
+    def product(self, left: Tensor, right: Tensor) -> Tensor:
+        """left @ right, in `z`."""
+        z = self.z[: len(left)]
+        if self.narrow is None:
+            return torch.mm(left, right, out=z)
+        if _leaves_wide(left):
+            return torch.mm(left, right, out_dtype=z.dtype, out=z)
+        return z.copy_(torch.mm(left, right, out=self.narrow[: len(left)]))
+
+    def operand(self, values: Tensor) -> Tensor:
+        """`values` in the dtype of the matrix products."""
+        return values if self.narrow is None else self.narrow[: len(values)].copy_(values)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _leaves_wide(operand: Tensor) -> bool:
+    """Whether a product of narrow operands can leave in float32: so far cuBLAS alone offers it."""
+    return operand.is_cuda and torch.version.hip is None and operand.dtype in (torch.bfloat16, torch.float16)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right, in float32 where it can leave so, else in the dtype of the operands."""
+    return torch.mm(left, right, out_dtype=torch.float32) if _leaves_wide(left) else torch.mm(left, right)
+
+
+def _blocks(length: int, width: int) -> list[slice]:
+    """Even slices of `length`, of at most about `BLOCK_ELEMENTS` elements at `width`; one empty slice of nothing."""
+    count = max(1, min(length, -(-length * width // BLOCK_ELEMENTS)))
+    step = -(-length // count)
+    return [slice(start, min(start + step, length)) for start in range(0, max(1, length), max(1, step))]
+
+
+class _Reading(NamedTuple):
+    """What a pass over the logits gives: numbers a token, and their gradients in the hidden state (the slopes)."""
+
+    logp_T: Tensor
+    lse_T: Tensor
+    entropy_T: Tensor | None
+    logp_slope_TH: Tensor | None
+    entropy_slope_TH: Tensor | None
+
+
+def _read(head: _Head, hidden_TH: Tensor, tokens_T: Tensor, want: _Want) -> _Reading:
+    blocks = _blocks(len(hidden_TH), len(head.weight_VH))
+    scratch = _Scratch(blocks[0].stop, len(head.weight_VH), hidden_TH)
+    r_TV = torch.empty_like(scratch.z)
+    parts = [_read_block(head, hidden_TH[rows], tokens_T[rows], want, scratch, r_TV) for rows in blocks]
+    return _Reading(*(None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _read_block(
+    head: _Head, hidden_TH: Tensor, tokens_T: Tensor, want: _Want, scratch: _Scratch, r_buffer_TV: Tensor
+) -> _Reading:
+    """`_read` for one block of tokens; letters as in the module's docstring."""
+    row_TH, z_T, bend_T = head.chosen(hidden_TH, tokens_T)
+    z_TV = scratch.product(hidden_TH, head.weight_VH.t())
+    bend_TV = head.finish_(z_TV, head.bias_V)
+    # The lowest number there is, not -inf, for r z must be 0 at the chosen token.
+    z_TV.scatter_(1, tokens_T[:, None], torch.finfo(z_TV.dtype).min)
+    r_TV = torch.softmax(z_TV, dim=-1, out=r_buffer_TV[: len(z_TV)])
+    # The fused softmax leaves its sum of exponentials as 1 / max(r). On a CPU it adds up the vocabulary one by one,
+    # which costs a digit; torch.sum adds in pairs, so the sum of r tells what was lost.
+    mass_T = r_TV.sum(-1)
+    l_T = z_TV.amax(-1) + torch.log(mass_T / r_TV.amax(-1))
+    logp_T, rest_T, lse_T = logsigmoid(z_T - l_T), torch.sigmoid(l_T - z_T), torch.logaddexp(l_T, z_T)
+    entropy_T = logp_slope_TH = entropy_slope_TH = None
+    if bend_T is not None:
+        row_TH.mul_(bend_T[:, None])
+
+    def pull(values_TV: Tensor) -> Tensor:
+        """From the logits back to the hidden states."""
+        bent_TV = values_TV if bend_TV is None else values_TV.mul_(bend_TV)
+        return _product(scratch.operand(bent_TV), head.weight_VH)
+
+    if want.entropy:
+        p_T, rz_TV = logp_T.exp(), z_TV.mul_(r_TV)
+        entropy_T = rest_T * (lse_T - rz_TV.sum(-1) / mass_T) - p_T * logp_T
+        if want.slopes and want.entropy_grad:
+            # d entropy / d z_v = -p_v (log p_v + entropy), for the rest and for the chosen token.
+            rest_TH = pull(rz_TV.addcmul_(r_TV, (entropy_T - lse_T)[:, None])) * rest_T[:, None]
+            entropy_slope_TH = rest_TH.addcmul_(row_TH, (p_T * (logp_T + entropy_T))[:, None]).mul_(-head.scale)
+    if want.slopes:
+        logp_slope_TH = (row_TH - pull(r_TV)).mul_((head.scale * rest_T)[:, None])
+    return _Reading(logp_T, lse_T, entropy_T, logp_slope_TH, entropy_slope_TH)
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_TH: Tensor,
+        weight_VH: Tensor,
+        bias_V: Tensor | None,
+        tokens_T: Tensor,
+        head: _Head,
+        want: _Want,
+    ) -> tuple[Tensor, Tensor | None]:
+        with torch.autocast(hidden_TH.device.type, enabled=False):
+            reading = _read(head, hidden_TH, tokens_T, want)
+        ctx.head = head
+        ctx.set_materialize_grads(False)
+        # Only a trained head sees the hidden states again. It and its bias are saved too, for autograd then notices
+        # when an optimizer has changed them in between.
+        for_head = (hidden_TH, tokens_T, *reading[:3], weight_VH, bias_V) if any(ctx.needs_input_grad[1:3]) else ()
+        ctx.save_for_backward(*reading[3:], *for_head)
+        if reading.entropy_T is not None and not want.entropy_grad:
+            ctx.mark_non_differentiable(reading.entropy_T)
+        return reading.logp_T, reading.entropy_T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, logp_grad_T: Tensor | None, entropy_grad_T: Tensor | None) -> tuple[Tensor | None, ...]:
+        logp_slope_TH, entropy_slope_TH, *for_head = ctx.saved_tensors
+        hidden_grad_TH = weight_grad_VH = bias_grad_V = None
+        if ctx.needs_input_grad[0]:
+            sent = ((logp_grad_T, logp_slope_TH), (entropy_grad_T, entropy_slope_TH))
+            parts = [grad_T[:, None] * slope_TH for grad_T, slope_TH in sent if grad_T is not None]
+            hidden_grad_TH = sum(parts[1:], parts[0]).to(ctx.head.weight_VH.dtype)
+        if for_head:
+            hidden_TH, tokens_T, logp_T, lse_T, entropy_T, *_ = for_head
+            if logp_grad_T is None:
+                logp_grad_T = torch.zeros_like(logp_T)
+            reading = _Reading(logp_T, lse_T, entropy_T, None, None)
+            with torch.autocast(hidden_TH.device.type, enabled=False):
+                weight_grad_VH, bias_grad_V = _head_grads(
+                    ctx.head, hidden_TH, tokens_T, reading, logp_grad_T, entropy_grad_T, ctx.needs_input_grad[1:3]
+                )
+        return hidden_grad_TH, weight_grad_VH, bias_grad_V, None, None, None
+
+
+def _head_grads(
+    head: _Head,
+    hidden_TH: Tensor,
+    tokens_T: Tensor,
+    reading: _Reading,
+    logp_grad_T: Tensor,
+    entropy_grad_T: Tensor | None,
+    trained: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of the weight and the bias: the logits once more, a block of the vocabulary at a time."""
+    blocks = _blocks(len(head.weight_VH), max(1, len(hidden_TH)))
+    scratch = _Scratch(blocks[0].stop, len(hidden_TH), hidden_TH)
+    weight_grad_VH = torch.empty_like(head.weight_VH) if trained[0] else None
+    bias_grad_V = torch.empty_like(head.bias_V) if trained[1] and head.bias_V is not None else None
+    # In a logit: g (1{v = y} - p_v), and for the entropy, with its own g, -g p_v (log p_v + entropy).
+    g_T = logp_grad_T * head.scale
+    chosen_T = -g_T * torch.expm1(reading.logp_T)
+    constant_T, linear_T = -g_T, None
+    if entropy_grad_T is not None and reading.entropy_T is not None:
+        linear_T = -entropy_grad_T * head.scale
+        constant_T = constant_T + linear_T * reading.entropy_T
+        chosen_T = chosen_T + linear_T * reading.logp_T.exp() * (reading.logp_T + reading.entropy_T)
+    for rows in blocks:
+        grad_VT = scratch.product(head.weight_VH[rows], hidden_TH.t())
+        bend_VT = head.finish_(grad_VT, None if head.bias_V is None else head.bias_V[rows, None])
+        log_p_VT = grad_VT.sub_(reading.lse_T)
+        factor = constant_T if linear_T is None else log_p_VT * linear_T + constant_T
+        grad_VT = log_p_VT.exp_().mul_(factor)
+        _put_(grad_VT, tokens_T - rows.start, chosen_T)
+        if bend_VT is not None:
+            grad_VT.mul_(bend_VT)
+        if bias_grad_V is not None:
+            bias_grad_V[rows] = grad_VT.sum(1)
+        if weight_grad_VH is not None:
+            weight_grad_VH[rows] = _product(scratch.operand(grad_VT), hidden_TH)
+    return weight_grad_VH, bias_grad_V
+
+
+def _put_(values_VT: Tensor, row_T: Tensor, new_T: Tensor) -> None:
+    """values_VT[row_T[t], t] = new_T[t] wherever there is such a row; a mask would make the host wait for a GPU."""
+    row_1T = row_T.clamp(0, len(values_VT) - 1)[None]
+    values_VT.scatter_(0, row_1T, torch.where(row_1T == row_T, new_T, values_VT.gather(0, row_1T)))

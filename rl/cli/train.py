@@ -1,0 +1,38 @@
+"""`underdog train RECIPE [key=value …]`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+RECIPE = Annotated[str, typer.Argument(help="A recipe's name (see `underdog recipes`), or the path of a .yaml file.")]
+OVERRIDES = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, such as learner.lr=1e-4.")
+]
+
+
+def train(
+    recipe: RECIPE,
+    overrides: OVERRIDES = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in `out`.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")] = False,
+) -> None:
+    """Train what a recipe describes, into a run folder of its own."""
+    from ..config import parse_overrides, read_recipe, resolve, to_yaml
+
+    name, tree = read_recipe(recipe)
+    config = resolve(tree, parse_overrides(overrides or []))
+    if dry_run:
+        from ..plan import plan
+
+        typer.echo(to_yaml(config))
+        typer.echo(plan(config, name))
+        return
+    if resume and config.out is None:
+        from ...parts import UserError
+
+        raise UserError("--resume needs the run's folder: add out=runs/NAME")
+    from ..loop import train as run
+
+    run(config, recipe=name, resume=resume)

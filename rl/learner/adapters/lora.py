@@ -1,0 +1,134 @@
+"""LoRA (Hu et al. 2021, arXiv 2106.09685), in PEFT's form: y = W x + alpha/r B A dropout(x)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from ....parts import UserError
+from .base import Adapter
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..dropout import Dropout
+
+SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class Lora(Adapter):
+    """Low-rank updates beside frozen linear layers; defaults are Tina's (Wang et al. 2025, arXiv 2504.15777)."""
+
+    r: int = Field(default=32, ge=1)
+    """Rank of each update."""
+    alpha: float = Field(default=128, gt=0)
+    """Scale: each update is multiplied by alpha / r."""
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    """Share of each adapter's inputs that is dropped while training."""
+    targets: list[str] = Field(default=SEVEN, min_length=1)
+    """Last names of the linear modules that get an update."""
+
+    def attach(self, model: nn.Module, seed: int, start: Path | None) -> nn.Module:
+        """Wrap `model` by PEFT.
+
+        Raises:
+            UserError: no module has one of the targets' names, a target is the head or the embedding, or the saved
+                adapter is not there or has another shape.
+        """
+        import torch
+        from peft import LoraConfig, get_peft_model
+
+        self._check_targets(model)
+        config = LoraConfig(
+            r=self.r,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  (PEFT multiplies by it; whole numbers stay whole)
+            lora_dropout=self.dropout,
+            target_modules=list(self.targets),
+            task_type="CAUSAL_LM",
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            wrapped = get_peft_model(model, config)  # type: ignore[arg-type]
+        if start is not None:
+            self._load(wrapped, start)
+        return wrapped
+
+    def _check_targets(self, model: nn.Module) -> None:
+        from torch import nn
+
+        tied = {id(m) for m in (model.get_input_embeddings(), model.get_output_embeddings())}  # type: ignore
+        last = {name.rpartition(".")[2]: module for name, module in model.named_modules()}
+        linear = sorted(n for n, m in last.items() if isinstance(m, nn.Linear) and id(m) not in tied)
+        missing = [t for t in self.targets if t not in last]
+        if missing:
+            raise UserError(
+                f"learner.adapter.targets: the model has no module named {', '.join(missing)}; "
+                f"its linear modules are {', '.join(linear)}"
+            )
+        outside = [t for t in self.targets if id(last[t]) in tied]
+        if outside:
+            raise UserError(
+                f"learner.adapter.targets: {', '.join(outside)} is the embedding or the head, which LoRA does not "
+                f"train here; choose among {', '.join(linear)}, or learner.adapter=full"
+            )
+
+    def _load(self, model: nn.Module, folder: Path) -> None:
+        from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        file = folder / "adapter_model.safetensors"
+        if not file.is_file():
+            raise UserError(f"init_adapter: {folder} holds no adapter_model.safetensors; give a PEFT adapter's folder")
+        tensors, own = load_file(file), get_peft_model_state_dict(model)
+        saved = LoraConfig.from_pretrained(str(folder))
+        same_shapes = {n: t.shape for n, t in tensors.items()} == {n: t.shape for n, t in own.items()}
+        if not same_shapes or saved.lora_alpha / saved.r != self.alpha / self.r or saved.use_rslora:
+            raise UserError(
+                f"init_adapter: {folder} has r={saved.r}, alpha={saved.lora_alpha}, targets="
+                f"{sorted(saved.target_modules or [])}; set learner.adapter.r, .alpha and .targets to the same"
+            )
+        set_peft_model_state_dict(model, tensors)
+
+    def linears(self, modules: Sequence[nn.Module], x_TH: Tensor, dropout: Dropout | None) -> list[Tensor]:
+        """All updates of one input in one pass, with one dropout mask (PEFT draws one a module: same in law)."""
+        from ..lora_linear import apply
+
+        return apply(modules, x_TH, dropout)
+
+    def off(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """PEFT's `disable_adapter`."""
+        return model.disable_adapter()  # type: ignore[operator]
+
+    def peft(self, model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """As PEFT saves them."""
+        from peft import get_peft_model_state_dict
+
+        config = model.peft_config["default"].to_dict()  # type: ignore[index, union-attr]
+        plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
+        return {**plain, "inference_mode": True}, get_peft_model_state_dict(model)
+
+    def weights(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        """W + alpha/r B A, summed in float32 and then rounded once to the base's dtype."""
+        import torch
+
+        base = model.get_base_model()  # type: ignore[operator]
+        owners = {id(m.base_layer.weight): m for m in base.modules() if hasattr(m, "lora_A")}
+        for name, parameter in base.named_parameters():
+            if ".lora_" in name:
+                continue
+            plain, owner = name.replace(".base_layer.", "."), owners.get(id(parameter))
+            with torch.no_grad():
+                yield plain, parameter.detach() if owner is None else _merged(owner)
+
+
+def _merged(module: Any) -> Tensor:
+    """The effective weight of one LoRA module."""
+    weight = module.base_layer.weight.detach()
+    down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
+    wide = weight.dtype if weight.dtype.itemsize > 4 else down.dtype
+    delta = up.to(wide) @ down.to(wide)
+    return (weight.to(wide) + module.scaling["default"] * delta).to(weight.dtype)

@@ -1,0 +1,319 @@
+"""The learner: log-probs of what was sampled, and updates of the policy from it, in micro-batches without padding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...kernels import packing
+from ...kernels.logprob import token_logprobs
+from ...records import Batch, Group, Policy, Row, derive_seed
+from ..algorithms.base import MicroBatch, Outputs
+from .dropout import Dropout
+from .masters import Masters
+from .model import load_base, pick_device, pick_dtype
+from .options import LearnerOptions
+from .packed import PackedDecoder
+from .padded import PaddedDecoder
+from .policy import LivePolicy, head
+from .tally import Tally
+
+Loss = Callable[[Outputs, MicroBatch], tuple[Tensor, dict[str, Tensor]]]
+ANNOTATIONS = ("logp", "ref_logp")
+
+
+class Learner:
+    """Holds the model, its adapter and its optimizer."""
+
+    def __init__(
+        self,
+        model: str,
+        options: LearnerOptions,
+        *,
+        seed: int,
+        steps: int,
+        device: str | None = None,
+        init_adapter: Path | None = None,
+        log: Callable[[str], None],
+    ) -> None:
+        """Load `model` and attach the adapter.
+
+        Raises:
+            UserError: the model, the adapter or the saved adapter cannot be had; the message says what to do.
+        """
+        self._name, self._options, self._seed, self._steps, self._log = model, options, seed, steps, log
+        self._device = device or pick_device()
+        base = self._load_base()
+        self.tokenizer, self.model_config = base.tokenizer, base.model.config
+        self._base = base.model
+        self._model = options.adapter.attach(base.model, derive_seed(seed, "adapter"), init_adapter)
+        if init_adapter is None:
+            options.initialisation.on_init(self._model, derive_seed(seed, "initialisation"))
+        self._trained = [(name, p) for name, p in base.model.named_parameters() if p.requires_grad]
+        self._masters = Masters(self._trained)
+        self._optimizer = options.optimizer.build(self._masters.named, options.lr)
+        self._forward = self._decoder(base.model)
+        self._reference: Any = None
+        self._live = LivePolicy(self._model, base.model, base.tokenizer, options.adapter, self._trained)
+
+    @property
+    def policy(self) -> Policy:
+        """A live view of the policy: what an engine publishes."""
+        return self._live
+
+    @property
+    def device(self) -> str:
+        """Where the model is."""
+        return self._device
+
+    def annotate(self, groups: Sequence[Group], needs: frozenset[str]) -> list[Group]:
+        """Groups with the annotations `logp` (this policy's) and `ref_logp` (the base's) that are needed.
+
+        No dropout, no gradients; what a group already has is not computed again.
+        """
+        groups = list(groups)
+        for name in ANNOTATIONS:
+            todo = [i for i, group in enumerate(groups) if name in needs and name not in group.annotations]
+            samples = [sample for i in todo for sample in groups[i].samples]
+            if not samples:
+                continue
+            logps = iter(self._logps([s.prompt_ids for s in samples], [s.tokens_T for s in samples], name))
+            for i in todo:
+                own = tuple(next(logps) for _ in groups[i].samples)
+                groups[i] = replace(groups[i], annotations={**groups[i].annotations, name: own})
+        return groups
+
+    def update(
+        self, batch: Batch, loss: Loss, step: int, needs: frozenset[str] = frozenset()
+    ) -> dict[str, float]:
+        """Take the optimizer steps that `batch` asks for; `step` counts from 1.
+
+        `entropy` in `needs` lets gradients flow through the entropies. Returns what was measured: token means of the
+        loss's statistics and of the entropy, and of the first epoch `mismatch_kl` (k3 between the engine's log-probs
+        and the learner's) and `mismatch_gap` (the largest difference).
+        """
+        rate = self._options.lr * self._options.schedule.share(step, self._steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        batch = self._with_old_logps(batch)
+        tally, losses, norms, skipped = Tally(), [], [], 0
+        for epoch, part, rows in self._minibatches(batch, step):
+            self._options.perturbation.before_gradients(self._model, self._optimizer, step)
+            seed = Dropout(derive_seed(self._seed, "dropout", step, epoch, part))
+            losses.append(self._gradients(rows, loss, seed, tally, "entropy" in needs, first=epoch == 0))
+            losses[-1] += self._penalty(step)
+            self._options.perturbation.before_optimizer_step(self._model, self._optimizer, step)
+            norms.append(self._clipped_norm())
+            if self._abnormal(norms[-1]):
+                skipped += 1
+            else:
+                self._optimizer.step()
+                self._masters.publish()
+                self._options.regulariser.after_optimizer_step(self._model, step)
+            self._optimizer.zero_grad(set_to_none=True)
+        self._live.number += 1
+        finite = [norm for norm in norms if math.isfinite(norm)]
+        return {
+            "loss": float(np.mean(losses)) if losses else 0.0,
+            "grad_norm": float(np.mean(finite)) if finite else 0.0,
+            "lr": rate,
+            "tokens": float(sum(len(row.tokens_T) for row in batch.rows)),
+            "updates/steps": float(len(norms) - skipped),
+            "updates/skipped": float(skipped),
+            **tally.read(),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resume needs: `tensors` by name (safetensors) and `json`."""
+        tensors = {f"parameters/{name}": p.detach() for name, p in self._masters.named}
+        numbers: dict[str, Any] = {}
+        for name, parameter in self._masters.named:
+            for key, value in self._optimizer.state.get(parameter, {}).items():
+                (tensors if isinstance(value, Tensor) else numbers)[f"optimizer/{name}/{key}"] = value
+        return {"tensors": tensors, "json": {"updates": self._live.number, "optimizer": numbers}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state: the next update is bit for bit that of the learner that saved it."""
+        numbers = state["json"]["optimizer"]
+        for name, parameter in self._masters.named:
+            parameter.data.copy_(state["tensors"][f"parameters/{name}"])
+            prefix = f"optimizer/{name}/"
+            entries = {**state["tensors"], **numbers}
+            own = {k.removeprefix(prefix): v for k, v in entries.items() if k.startswith(prefix)}
+            if own:
+                self._optimizer.state[parameter] = {k: _placed(v, parameter) for k, v in own.items()}
+        self._masters.publish()
+        self._live.number = state["json"]["updates"]
+
+    def save_adapter(self, folder: Path) -> str:
+        """See `LivePolicy.save_adapter`."""
+        return self._live.save_adapter(folder)
+
+    def save_merged(self, folder: Path) -> None:
+        """See `LivePolicy.save_merged`."""
+        self._live.save_merged(folder)
+
+    def _load_base(self) -> Any:
+        dtype = pick_dtype(self._options.dtype, self._device)
+        extra = self._options.adapter.load_options()
+        seed = derive_seed(self._seed, "model") if self._name.startswith("shape:") else 0
+        return load_base(self._name, seed=seed, dtype=dtype, device=self._device, extra=extra)
+
+    def _decoder(self, base: Any) -> PackedDecoder | PaddedDecoder:
+        checkpointing = self._options.gradient_checkpointing
+        if PackedDecoder.knows(base):
+            return PackedDecoder(base, self._options.adapter, checkpointing=checkpointing)
+        self._log(f"{base.config.model_type}: the learner pads rows, as it does not know how to pack this architecture")
+        return PaddedDecoder(base, checkpointing=checkpointing)
+
+    @torch.no_grad()
+    def _logps(self, prompts: list[np.ndarray], completions: list[np.ndarray], name: str) -> list[np.ndarray]:
+        """One float32 array [T] a row."""
+        base, forward, context = self._base, self._forward, nullcontext()
+        if name == "ref_logp":
+            base, forward, context = self._reference_model()
+        results = [np.zeros(0, np.float32)] * len(prompts)
+        with context:
+            for rows in packing.split(prompts, completions, self._options.tokens):
+                packed = packing.pack(prompts, completions, rows)
+                logp_T, _ = _logp(base, forward(packed, None), packed, entropy=False)
+                cuts = np.cumsum([len(completions[row]) for row in rows])[:-1]
+                for row, own in zip(rows, np.split(logp_T.cpu().numpy().astype(np.float32), cuts), strict=True):
+                    results[row] = own
+        return results
+
+    def _reference_model(self) -> tuple[Any, Any, AbstractContextManager[Any]]:
+        """The base as it was: the same model with the adapter off, or a frozen copy, loaded when first needed."""
+        off = self._options.adapter.off(self._model)
+        if off is not None:
+            return self._base, self._forward, off
+        if self._reference is None:
+            self._log("loading a frozen copy of the base as the reference policy")
+            model = self._load_base().model
+            self._reference = (model, self._decoder(model))
+        return *self._reference, nullcontext()
+
+    def _with_old_logps(self, batch: Batch) -> Batch:
+        """With several optimizer steps a batch, old log-probs must be known before the first."""
+        several = batch.epochs > 1 or (batch.minibatch is not None and batch.minibatch < len(batch.rows))
+        todo = [i for i, row in enumerate(batch.rows) if row.old_logp_T is None]
+        if not several or not todo:
+            return batch
+        rows = list(batch.rows)
+        logps = self._logps([rows[i].prompt_ids for i in todo], [rows[i].tokens_T for i in todo], "logp")
+        for i, logp_T in zip(todo, logps, strict=True):
+            rows[i] = replace(rows[i], old_logp_T=logp_T)
+        return replace(batch, rows=tuple(rows))
+
+    def _minibatches(self, batch: Batch, step: int) -> Iterator[tuple[int, int, list[Row]]]:
+        """(epoch, part, rows) of each optimizer step; parts are drawn anew each epoch, their weights scaled up."""
+        count = len(batch.rows)
+        size = min(batch.minibatch or count, count)
+        for epoch in range(batch.epochs if count else 0):
+            order = np.arange(count)
+            if size < count:
+                order = np.random.default_rng(derive_seed(self._seed, "rows", step, epoch)).permutation(count)
+            for part, start in enumerate(range(0, count, size)):
+                chosen = [batch.rows[i] for i in order[start : start + size]]
+                scale = count / len(chosen)
+                rows = chosen if scale == 1 else [replace(row, weight=row.weight * scale) for row in chosen]
+                yield epoch, part, rows
+
+    def _gradients(
+        self, rows: list[Row], loss: Loss, seed: Dropout, tally: Tally, entropy_grad: bool, *, first: bool
+    ) -> float:
+        """Add up the gradients of one optimizer step; its loss."""
+        total = 0.0
+        prompts, completions = [row.prompt_ids for row in rows], [row.tokens_T for row in rows]
+        for index, members in enumerate(packing.split(prompts, completions, self._options.tokens)):
+            packed = packing.pack(prompts, completions, members)
+            hidden_CH = self._forward(packed, seed.at(index))
+            logp_T, entropy_T = _logp(self._base, hidden_CH, packed, entropy=True, entropy_grad=entropy_grad)
+            assert entropy_T is not None
+            micro = _micro_batch([rows[i] for i in members], packed, logp_T)
+            value, stats = loss(Outputs(logp_T, entropy_T), micro)
+            value.backward()
+            total += float(value.detach())
+            for name, values_T in {"entropy": entropy_T, **stats}.items():
+                tally.add(name, values_T)
+            if first and micro.engine_logp_T is not None:
+                gap_T = micro.old_logp_T - micro.engine_logp_T
+                tally.add("mismatch_kl", torch.expm1(gap_T) - gap_T)
+                tally.peak("mismatch_gap", gap_T.abs())
+        return total
+
+    def _penalty(self, step: int) -> float:
+        penalty = self._options.regulariser.penalty(self._model, step)
+        if penalty is None:
+            return 0.0
+        penalty.backward()
+        return float(penalty.detach())
+
+    def _clipped_norm(self) -> float:
+        """The gradients' norm before it is brought down to `max_grad_norm`."""
+        gradients = [p.grad for _, p in self._masters.named if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+        top = self._options.max_grad_norm
+        if top is not None and math.isfinite(norm) and norm > top:
+            torch._foreach_mul_(gradients, top / norm)
+        return norm
+
+    def _abnormal(self, norm: float) -> bool:
+        limit = self._options.skip_grad_norm
+        return not math.isfinite(norm) or (limit is not None and norm > limit)
+
+
+def _logp(
+    base: Any, hidden_CH: Tensor, packed: packing.Packing, *, entropy: bool, entropy_grad: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    weight_VH, bias_V, temperature, softcap = head(base)
+    return token_logprobs(
+        hidden_CH,
+        weight_VH,
+        torch.from_numpy(packed.targets_C).to(hidden_CH.device),
+        bias_V=bias_V,
+        temperature=temperature,
+        softcap=softcap,
+        entropy=entropy,
+        entropy_grad=entropy_grad,
+    )
+
+
+def _micro_batch(rows: list[Row], packed: packing.Packing, logp_T: Tensor) -> MicroBatch:
+    """What the loss takes, on the device of `logp_T`, in the order of the packed completions."""
+    device = logp_T.device
+
+    def joined(arrays: list[Any]) -> Tensor | None:
+        if any(array is None for array in arrays):
+            return None
+        return torch.from_numpy(np.concatenate(arrays).astype(np.float32)).to(device)
+
+    advantage_T = joined([row.advantage_T for row in rows])
+    weight_T = joined([np.full(len(row.tokens_T), row.weight) for row in rows])
+    assert advantage_T is not None
+    assert weight_T is not None
+    old_logp_T = joined([row.old_logp_T for row in rows])
+    return MicroBatch(
+        advantage_T=advantage_T,
+        weight_T=weight_T,
+        old_logp_T=logp_T.detach() if old_logp_T is None else old_logp_T,
+        row_T=torch.from_numpy(packed.row_C).to(device),
+        rows=len(rows),
+        engine_logp_T=joined([row.engine_logp_T for row in rows]),
+        ref_logp_T=joined([row.ref_logp_T for row in rows]),
+    )
+
+
+def _placed(value: Any, parameter: Tensor) -> Any:
+    """Optimizer state on the parameter's device; the step counter stays where the optimizer made it."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(parameter.device).clone()

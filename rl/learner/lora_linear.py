@@ -1,0 +1,96 @@
+"""Several LoRA layers of one input in one pass: y_i = W_i x + b_i + s_i B_i A_i dropout(x).
+
+The base is frozen, so its weights get no gradient; the A are stacked, so the narrow products become one; sums happen
+inside the matrix products. A and B may be float32 beside a narrower base: they are cast as they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from peft.tuners.lora import Linear as PeftLinear
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+
+from .dropout import Dropout
+
+NAME = "default"
+"""PEFT's name for its first adapter."""
+
+
+def apply(modules: Sequence[nn.Module], x_TH: Tensor, dropout: Dropout | None) -> list[Tensor]:
+    """Each module applied to `x_TH`; modules that are no plain PEFT LoRA go their own way (and draw their own masks)."""
+    if not all(_is_plain(module) for module in modules):
+        return [module(x_TH) for module in modules]
+    layers: Any = modules
+    if layers[0].disable_adapters:
+        return [linear(x_TH, m.base_layer.weight, m.base_layer.bias) for m in layers]
+    share = getattr(layers[0].lora_dropout[NAME], "p", 0.0)
+    mask, probability = dropout.kept(x_TH, share) if dropout is not None and share > 0 else (None, 1.0)
+    weights = [m.base_layer.weight for m in layers]
+    biases = [m.base_layer.bias for m in layers]
+    downs = [m.lora_A[NAME].weight for m in layers]
+    ups = [m.lora_B[NAME].weight for m in layers]
+    frozen = _Frozen(weights, biases, [m.scaling[NAME] / probability for m in layers])
+    return list(_LoraLinears.apply(x_TH, mask, frozen, *downs, *ups))
+
+
+def _is_plain(module: Any) -> bool:
+    return (
+        type(module) is PeftLinear
+        and type(module.base_layer) is nn.Linear
+        and not module.base_layer.weight.requires_grad
+        and not module.lora_variant
+        and not module.merged
+    )
+
+
+class _Frozen(NamedTuple):
+    """What gets no gradient; `scales` hold alpha / r over the probability of being kept."""
+
+    weights: list[Tensor]
+    biases: list[Tensor | None]
+    scales: list[float]
+
+
+class _LoraLinears(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_TH: Tensor, mask_TH: Tensor | None, frozen: _Frozen, *factors: Tensor) -> tuple[Tensor, ...]:
+        count = len(factors) // 2
+        down_RH = torch.cat(factors[:count]).to(x_TH.dtype)
+        ups = [(up * s).to(x_TH.dtype) for up, s in zip(factors[count:], frozen.scales, strict=True)]
+        kept_TH = x_TH if mask_TH is None else x_TH * mask_TH
+        low_TR = kept_TH @ down_RH.t()
+        outputs = []
+        for weight, bias, up, low in zip(*frozen[:2], ups, low_TR.split([u.shape[1] for u in ups], 1), strict=True):
+            y = torch.mm(x_TH, weight.t()) if bias is None else torch.addmm(bias, x_TH, weight.t())
+            outputs.append(y.addmm_(low, up.t()))
+        ctx.save_for_backward(x_TH, mask_TH, low_TR, down_RH, *ups)
+        ctx.frozen = frozen
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *sent: Tensor) -> tuple[Tensor | None, ...]:
+        x_TH, mask_TH, low_TR, down_RH, *ups = ctx.saved_tensors
+        widths = [up.shape[1] for up in ups]
+        grad_low_TR = torch.empty_like(low_TR)
+        up_grads = []
+        for g, up, scale, low, out in zip(
+            sent, ups, ctx.frozen.scales, low_TR.split(widths, 1), grad_low_TR.split(widths, 1), strict=True
+        ):
+            torch.mm(g, up, out=out)
+            up_grads.append((g.t() @ low).float().mul_(scale))
+        kept_TH = x_TH if mask_TH is None else x_TH * mask_TH
+        down_grad_RH = (grad_low_TR.t() @ kept_TH).float()
+        x_grad_TH = None
+        if ctx.needs_input_grad[0]:
+            x_grad_TH = grad_low_TR @ down_RH
+            if mask_TH is not None:
+                x_grad_TH.mul_(mask_TH)
+            for g, weight in zip(sent, ctx.frozen.weights, strict=True):
+                x_grad_TH.addmm_(g, weight)
+        return (x_grad_TH, None, None, *down_grad_RH.split(widths, 0), *up_grads)

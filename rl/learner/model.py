@@ -1,0 +1,127 @@
+"""The base model: from the hub, from a folder, or `shape:NAME`, an architecture with random weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...parts import UserError, nearest
+from .tokenizers import build_tokenizer
+
+SHAPES = Path(__file__).resolve().parents[2] / "recipes" / "shapes"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A causal language model of transformers, and its tokenizer (which has an end and a padding token)."""
+
+    model: Any
+    tokenizer: Any
+
+
+def pick_device() -> str:
+    """The best device there is: cuda, then mps, then cpu."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def pick_dtype(name: str, device: str) -> torch.dtype:
+    """`auto` is bfloat16 on CUDA and float32 elsewhere."""
+    if name == "auto":
+        name = "bfloat16" if device == "cuda" else "float32"
+    return getattr(torch, name)
+
+
+def load_base(name: str, *, seed: int, dtype: torch.dtype, device: str, extra: dict[str, Any] | None = None) -> Base:
+    """The model `name` in `dtype` on `device`, in evaluation mode, nothing trainable yet.
+
+    Raises:
+        UserError: there is no such shape, folder or model on the hub, or it is no causal language model.
+    """
+    shape = name.removeprefix("shape:")
+    base = _from_shape(shape, seed) if name.startswith("shape:") else _from_pretrained(name, dtype, extra or {})
+    if not extra:
+        base.model.to(device=device, dtype=dtype)
+    base.model.eval().requires_grad_(False)
+    return base
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of the model `name` alone.
+
+    Raises:
+        UserError: as `load_base`.
+    """
+    if name.startswith("shape:"):
+        return build_tokenizer(_shape(name.removeprefix("shape:"))["tokenizer"])
+    from transformers import AutoTokenizer
+
+    _check_folder(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UserError(_not_found(name, error)) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def shape_names() -> tuple[str, ...]:
+    """The shapes that come with the package."""
+    return tuple(sorted(path.stem for path in SHAPES.glob("*.json")))
+
+
+def _from_pretrained(name: str, dtype: torch.dtype, extra: dict[str, Any]) -> Base:
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = load_tokenizer(name)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **extra)
+    except (OSError, ValueError) as error:
+        raise UserError(_not_found(name, error)) from error
+    return Base(model, tokenizer)
+
+
+def _from_shape(name: str, seed: int) -> Base:
+    """Random weights that depend on the shape and the seed only."""
+    import transformers
+
+    spec = _shape(name)
+    tokenizer = build_tokenizer(spec["tokenizer"])
+    architecture = getattr(transformers, spec["architecture"])
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+    config = architecture.config_class(**{"vocab_size": len(tokenizer), **spec["config"], **ends})
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model: nn.Module = architecture(config)
+    return Base(model, tokenizer)
+
+
+def _shape(name: str) -> dict[str, Any]:
+    file = Path(name) if name.endswith(".json") else SHAPES / f"{name}.json"
+    if not file.is_file():
+        close = nearest(name, shape_names())
+        hint = f"did you mean shape:{close}?" if close else f"choose one of {', '.join(shape_names())}"
+        raise UserError(f"model: there is no shape {name!r}; {hint}")
+    return json.loads(file.read_text())
+
+
+def _check_folder(name: str) -> None:
+    path = Path(name).expanduser()
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"model: the folder {name} holds no config.json; give a Hugging Face model folder")
+    elif looks_local:
+        raise UserError(f"model: there is no folder {name}; give a model folder or a Hugging Face id")
+
+
+def _not_found(name: str, error: Exception) -> str:
+    reason = str(error).strip().partition("\n")[0]
+    return f"model: {name!r} could not be loaded ({reason}); give a Hugging Face id or an existing model folder"

@@ -1,0 +1,55 @@
+"""`model: recipe:NAME`: a model that another recipe makes, made once and kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .config import Config, read_recipe, resolve, to_tree
+from .runs.files import discard, replacing, write_json
+
+PREFIX = "recipe:"
+
+
+def resolve_model(model: str, train: Callable[..., Any]) -> str:
+    """The model's id or folder; `recipe:NAME` is trained (or its making resumed) unless the cache holds it.
+
+    The cache is `$UNDERDOG_CACHE`, else ~/.cache/underdog; its key is the digest of the resolved recipe.
+    """
+    if not model.startswith(PREFIX):
+        return model
+    name, tree = read_recipe(model.removeprefix(PREFIX))
+    config = resolve(tree)
+    folder = cache() / "models" / f"{name}-{_digest(config)}"
+    if not (folder / "config.json").is_file():
+        _make(config, name, folder, train)
+    return str(folder)
+
+
+def cache() -> Path:
+    """Where made models are kept."""
+    return Path(os.environ.get("UNDERDOG_CACHE") or Path.home() / ".cache" / "underdog")
+
+
+def _make(config: Config, name: str, folder: Path, train: Callable[..., Any]) -> None:
+    from .export import export_merged
+
+    run = folder.with_name(f"{folder.name}.run")
+    started = (run / "config.yaml").is_file()
+    if not started:
+        discard(run)
+    config = config.model_copy(update={"out": str(run)})
+    train(config, recipe=name, resume=started)
+    with replacing(folder) as temporary:
+        export_merged(run, temporary)
+        write_json(temporary / "made_by.json", {"recipe": name, "config": to_tree(config)})
+    discard(run)
+
+
+def _digest(config: Config) -> str:
+    tree = to_tree(config)
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,44 @@
+"""`underdog eval`: pass@N of a run's policy, or of a recipe's model as it is, on held-out problems."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..parts import UserError
+from ..rollouts.base import Surroundings
+from .assembly import build_learner, load_problems
+from .config import read_recipe, resolve
+from .export import trained_learner
+from .loop import train
+from .made import resolve_model
+from .runs.evaluation import to_json
+from .runs.evaluator import Evaluator
+from .runs.folder import read_config
+
+
+def measure(target: str, overrides: dict[str, Any] | None = None, checkpoint: str = "last") -> dict[str, Any]:
+    """The evaluation as its file in a run folder holds it; `target` is a run folder or a recipe.
+
+    Raises:
+        UserError: there is no such run, checkpoint or recipe, or no held-out problem.
+    """
+    folder = Path(target)
+    if folder.is_dir():
+        config = read_config(folder, overrides)
+        learner = trained_learner(folder, checkpoint, overrides)
+    else:
+        config = resolve(read_recipe(target)[1], overrides)
+        learner = build_learner(config, resolve_model(config.model, train), log=lambda text: None)
+    problems = load_problems(config, learner.tokenizer)
+    if not problems.held_out or config.eval.problems == 0:
+        raise UserError("no problem is held out to evaluate on; raise data.held_out and eval.problems")
+    part = config.rollouts.engine if type(config.rollouts.engine).live else config.eval.engine
+    engine = part.open(Surroundings(learner.tokenizer, learner.device, folder if folder.is_dir() else Path()))
+    try:
+        evaluator = Evaluator(engine, config.verifier, problems.held_out, config.eval_sampling(), config.seed)
+        version, tally = evaluator.measure(learner.policy, config.eval.problems, config.eval.samples)
+    finally:
+        engine.close()
+        config.verifier.close()
+    return to_json(tally, version=version.number, digest=version.digest, name="held_out")

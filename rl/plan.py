@@ -1,0 +1,23 @@
+"""What a run would do, in words: the answer to `--dry-run`."""
+
+from __future__ import annotations
+
+from .choices import name_of
+from .config import Config
+
+
+def plan(config: Config, recipe: str) -> str:
+    """A few lines on model, data, samples and updates."""
+    r, e = config.rollouts, config.eval
+    samples = r.problems * r.group
+    lines = [
+        f"would run recipe {recipe} into {config.out or f'runs/{recipe}-<next free number>'}",
+        f"model {config.model}, adapter {name_of(config.learner.adapter)}, problems from {name_of(config.data)}",
+        f"{config.steps} steps of {r.problems} problems x {r.group} samples = {samples} samples a step by engine "
+        f"{name_of(r.engine)}, at most {r.max_tokens} tokens each",
+        f"rewards {', '.join(f'{n} x {w.weight:g}' for n, w in config.rewards.items())}, judged by "
+        f"{name_of(config.verifier)}, shaping {name_of(config.shaping)}, algorithm {name_of(config.algorithm)}",
+        f"evaluation on {e.problems} held-out problems x {e.samples} samples before and after"
+        + (f", smaller every {e.every} steps" if e.every else ""),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,129 @@
+"""Evaluation: pass@N from n samples a problem, with problem-level bootstrap intervals, alone and paired.
+
+pass@k is the unbiased estimator 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, eq. 1), in the stable product form.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...records import Group
+
+RESAMPLES = 4000
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How one policy did on a set of problems: of `graded_P` samples a problem, `right_P` were right."""
+
+    problems: tuple[str, ...]
+    right_P: np.ndarray
+    graded_P: np.ndarray
+    samples: int
+
+    @classmethod
+    def of(cls, groups: Sequence[Group]) -> Tally:
+        """Count judged groups, one a problem."""
+        return cls(
+            problems=tuple(g.problem.id for g in groups),
+            right_P=np.array([int(g.right_G.sum()) for g in groups]),
+            graded_P=np.array([int(g.graded_G.sum()) for g in groups]),
+            samples=max((len(g.samples) for g in groups), default=0),
+        )
+
+
+def pass_at(n: int, c: int, k: int) -> float:
+    """The unbiased estimate of pass@k from c right among n samples; NaN when n < k."""
+    if n < k:
+        return float("nan")
+    if n - c < k:
+        return 1.0
+    j = np.arange(n - c + 1, n + 1)
+    return float(-np.expm1(np.log1p(-k / j).sum()))
+
+
+def powers_of_two(samples: int) -> list[int]:
+    """1, 2, 4 … up to `samples`."""
+    return [2**i for i in range(samples.bit_length()) if 2**i <= samples]
+
+
+def curve(tally: Tally) -> dict[int, np.ndarray]:
+    """pass@k of each problem, for k at powers of two; NaN where too few samples could be graded."""
+    rows = list(zip(tally.graded_P.tolist(), tally.right_P.tolist(), strict=True))
+    return {k: np.array([pass_at(n, c, k) for n, c in rows]) for k in powers_of_two(tally.samples)}
+
+
+def interval(values_P: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of the mean over problems, by resampling problems; (nan, nan) without any."""
+    values = values_P[np.isfinite(values_P)]
+    if values.size == 0:
+        return float("nan"), float("nan")
+    picks = np.random.default_rng(seed).integers(0, values.size, size=(RESAMPLES, values.size))
+    lo, hi = np.quantile(values[picks].mean(axis=1), [0.025, 0.975])
+    return float(lo), float(hi)
+
+
+def summarise(tally: Tally) -> dict[str, Any]:
+    """`{"pass@1": x, …, "ci95": {"pass@1": [lo, hi], …}, "problems": n, …}`; what cannot be had is left out."""
+    means: dict[str, float] = {}
+    ci95: dict[str, list[float]] = {}
+    for k, values in curve(tally).items():
+        if np.isfinite(values).any():
+            means[f"pass@{k}"] = float(np.nanmean(values))
+            ci95[f"pass@{k}"] = list(interval(values))
+    ungraded = int(len(tally.problems) * tally.samples - tally.graded_P.sum())
+    return {
+        **means,
+        "ci95": ci95,
+        "problems": len(tally.problems),
+        "samples": tally.samples,
+        "ungraded": ungraded,
+    }
+
+
+def change(base: Tally, final: Tally) -> dict[str, Any]:
+    """The paired change of pass@k on the same problems, with intervals.
+
+    Raises:
+        ValueError: the two were measured on different problems.
+    """
+    if base.problems != final.problems:
+        raise ValueError("a paired change needs both evaluations on the same problems in the same order")
+    before, after = curve(base), curve(final)
+    paired: dict[str, Any] = {}
+    for k in sorted(before.keys() & after.keys()):
+        difference = after[k] - before[k]
+        if np.isfinite(difference).any():
+            paired[f"pass@{k}"] = {"mean": float(np.nanmean(difference)), "ci95": list(interval(difference))}
+    return paired
+
+
+def to_json(tally: Tally, *, version: int, digest: str, name: str) -> dict[str, Any]:
+    """An evaluation as its file holds it: the counts of each problem, and the summary."""
+    rows = zip(tally.problems, tally.right_P.tolist(), tally.graded_P.tolist(), strict=True)
+    problems = [{"id": i, "right": c, "graded": n} for i, c, n in rows]
+    summary = summarise(tally)
+    summary.pop("problems")
+    return {"set": name, "version": version, "digest": digest, **summary, "problems": problems}
+
+
+def from_json(value: Mapping[str, Any]) -> Tally:
+    """The counts that `to_json` wrote."""
+    rows = value["problems"]
+    return Tally(
+        problems=tuple(r["id"] for r in rows),
+        right_P=np.array([r["right"] for r in rows]),
+        graded_P=np.array([r["graded"] for r in rows]),
+        samples=value["samples"],
+    )
+
+
+def read(path: Path) -> Tally:
+    """The counts of an evaluation file."""
+    return from_json(json.loads(path.read_text()))

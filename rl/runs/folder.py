@@ -1,0 +1,257 @@
+"""The run folder: one run's configuration, metrics, samples, checkpoints and evaluations, and where a resume goes on.
+
+A folder is never reused silently. Whatever moment a run is killed at, the folder resumes from its newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from ...parts import RunError, UserError
+from ...records import Group, Version
+from ..config import Config, parse_yaml, resolve, to_tree, to_yaml
+from . import checkpoint, evaluation
+from .clock import Clock
+from .files import append_line, discard, keep_lines, sweep, write_json, write_lines, write_text
+from .metrics import Metrics, open_trackers
+from .samples import sample_rows
+from .terminal import Terminal
+
+MAY_CHANGE = ("steps", "checkpoint", "eval", "trackers", "out")
+"""Keys to which a resume may give another value: how long a run goes on and how it is watched, not what it does."""
+
+
+@dataclass
+class Run:
+    """One run in its folder; use as a context manager."""
+
+    folder: Path
+    config: Config
+    recipe: str
+    terminal: Terminal
+    metrics: Metrics
+    lock: TextIO
+    clock: Clock = field(default_factory=Clock)
+    step: int = 0
+    """Updates done."""
+    totals: dict[str, float] = field(default_factory=lambda: {"seconds": 0.0, "tokens": 0.0})
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.metrics.close()
+        self.terminal.close()
+        self.lock.close()
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints stand."""
+        return self.folder / "checkpoints"
+
+    def restore(self, parts: Mapping[str, Any]) -> None:
+        """Take up the newest checkpoint, if there is one, and forget what was written after it."""
+        newest = checkpoint.latest(self.checkpoints)
+        if newest is not None:
+            saved = checkpoint.load(newest)
+            for name, part in parts.items():
+                state = saved.state[name]
+                tensors = {"tensors": saved.tensors, "json": state} if name == "learner" else state
+                part.load_state_dict(tensors)
+            self.step, self.totals = saved.step, dict(saved.state["run"])
+            self.terminal.say(f"resuming after step {self.step} from {newest}")
+        self._forget_after(self.step)
+
+    def remaining_steps(self) -> Iterator[int]:
+        """The numbers of the updates still to do, from 1."""
+        while self.step < self.config.steps:
+            self.terminal.stage(f"step {self.step + 1} of {self.config.steps}")
+            yield self.step + 1
+
+    def record(
+        self,
+        step: int,
+        version: Version,
+        groups: Sequence[Group],
+        stats: Mapping[str, float],
+        parts: Mapping[str, Any],
+    ) -> None:
+        """Write one step's samples, metrics and, when due, checkpoint."""
+        write_lines(self.folder / "rollouts" / f"step_{step}.jsonl", sample_rows(step, version, groups))
+        timing = self.clock.take()
+        self.step = step
+        self.totals["seconds"] += timing["time/step"]
+        self.totals["tokens"] += stats["completions/tokens"]
+        self.metrics.write(step, {**stats, **timing})
+        self.terminal.step(step, self.config.steps, {**stats, **timing})
+        due = step % self.config.checkpoint.every == 0 or step == self.config.steps
+        if due or self._is_best(step):
+            self.save(step, version, parts)
+
+    def save(self, step: int, version: Version, parts: Mapping[str, Any]) -> None:
+        """Checkpoint `step`: adapter folder, digest, state; then let go of older ones."""
+        learner = parts["learner"].state_dict()
+        state = {name: part.state_dict() for name, part in parts.items() if name != "learner"}
+        state |= {"learner": learner["json"], "run": self.totals}
+        digest = parts["learner"].policy.digest()
+        parts["learner"].save_adapter(self.folder / "adapters" / f"v{step}")
+        checkpoint.save(self.checkpoints, checkpoint.Checkpoint(step, learner["tensors"], state))
+        append_line(self.folder / "adapters" / "digests.jsonl", {"version": step, "sha256": digest})
+        best = checkpoint.best(self.checkpoints)
+        keep = set(checkpoint.steps(self.checkpoints)[-self.config.checkpoint.keep :])
+        keep |= {best["step"]} if best else set()
+        checkpoint.prune(self.checkpoints, keep)
+        for path in (self.folder / "adapters").glob("v*"):
+            if int(path.name[1:]) not in keep:
+                discard(path)
+
+    def start(self) -> None:
+        """Begin the first step's clock; what came before (loading, evaluating the base) is not its time."""
+        self.clock.take()
+
+    def note_data(self, counts: Mapping[str, int], template: str) -> None:
+        """Say and write down how many problems there are, and what was left out."""
+        self.terminal.say(
+            f"{counts['prompts/kept']} problems to train on, {counts['held_out/prompts/kept']} held out, "
+            f"{counts['data/duplicates'] + counts['data/overlap']} duplicates and {counts['prompts/too_long']} "
+            f"too long left out; template {template}"
+        )
+        write_json(self.folder / "data.json", {**counts, "template": template})
+
+    def evaluation(self, name: str) -> evaluation.Tally | None:
+        """An evaluation that was already made (`base`, `step_N`, `final`), or None."""
+        path = self.folder / "evaluations" / f"{name}.json"
+        return evaluation.read(path) if path.is_file() else None
+
+    def keep_evaluation(self, name: str, tally: evaluation.Tally, version: Version) -> dict[str, float]:
+        """Write an evaluation down and return its metrics; one while training may make its step the best so far."""
+        value = evaluation.to_json(tally, version=version.number, digest=version.digest, name="held_out")
+        write_json(self.folder / "evaluations" / f"{name}.json", value)
+        best = checkpoint.best(self.checkpoints)
+        score = value.get("pass@1")
+        if name.startswith("step_") and score is not None and (best is None or score > best["value"]):
+            checkpoint.mark_best(self.checkpoints, version.number, "pass@1", score)
+        return {f"eval/held_out/{key}": x for key, x in value.items() if key.startswith("pass@")}
+
+    def finish(self, base: evaluation.Tally | None, final: evaluation.Tally | None) -> dict[str, Any]:
+        """Write summary.json and return it."""
+        summary: dict[str, Any] = {
+            "recipe": self.recipe,
+            "model": self.config.model,
+            "seed": self.config.seed,
+            "steps": self.step,
+            **self.totals,
+            "base": evaluation.summarise(base) if base else None,
+            "final": evaluation.summarise(final) if final else None,
+            "change": evaluation.change(base, final) if base and final else None,
+            "best": checkpoint.best(self.checkpoints),
+            "versions": installed_versions(),
+        }
+        write_json(self.folder / "summary.json", summary)
+        return summary
+
+    def _is_best(self, step: int) -> bool:
+        best = checkpoint.best(self.checkpoints)
+        return best is not None and best["step"] == step
+
+    def _forget_after(self, step: int) -> None:
+        for name in ("rollouts", "evaluations", "adapters"):
+            folder = self.folder / name
+            folder.mkdir(exist_ok=True)
+            sweep(folder)
+            for path in [*folder.glob("step_*"), *folder.glob("v*")]:
+                if int(path.stem.removeprefix("step_").removeprefix("v")) > step:
+                    discard(path)
+        keep_lines(self.folder / "adapters" / "digests.jsonl", lambda row: row["version"] <= step)
+        discard(self.folder / "evaluations" / "final.json")
+        discard(self.folder / "summary.json")
+        best = checkpoint.best(self.checkpoints)
+        if best and best["step"] > step:
+            discard(self.checkpoints / "best.json")
+        self.metrics.rewind(step)
+
+
+def open_run(config: Config, recipe: str, *, resume: bool) -> Run:
+    """Make the run's folder, or take up the one that is there.
+
+    Raises:
+        UserError: the folder exists and this is no resume; it holds no run, or a run with another configuration.
+        RunError: another process is at work in it.
+    """
+    folder = Path(config.out) if config.out else _next_free(recipe)
+    if resume:
+        _check_resume(folder, config)
+    elif folder.exists():
+        raise UserError(f"{folder} exists; choose another `out`, or add --resume to continue the run in it")
+    (folder / "logs").mkdir(parents=True, exist_ok=resume)
+    lock = _lock(folder)
+    config = config.model_copy(update={"out": str(folder)})
+    write_text(folder / "config.yaml", to_yaml(config))
+    write_json(folder / "recipe.json", {"recipe": recipe})
+    terminal = Terminal(folder / "logs" / "run.log")
+    metrics = Metrics(folder, open_trackers(config.trackers, folder, to_tree(config)))
+    return Run(folder, config, recipe, terminal, metrics, lock)
+
+
+def read_config(folder: Path, overrides: dict[str, Any] | None = None) -> Config:
+    """The resolved configuration of a run, with dotted overrides on top.
+
+    Raises:
+        UserError: the folder holds no run.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder} holds no run (no config.yaml); give the folder of a run, such as runs/demo-1")
+    return resolve(parse_yaml(path.read_text(encoding="utf-8"), str(path)), overrides)
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of what a result may depend on; absent packages left out."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("underdog-rl", "torch", "transformers", "peft", "vllm", "datasets", "math-verify", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _check_resume(folder: Path, config: Config) -> None:
+    before, now = to_tree(read_config(folder)), to_tree(config)
+    changed = [key for key in now if key not in MAY_CHANGE and before.get(key) != now[key]]
+    if changed:
+        raise UserError(
+            f"the run in {folder} was started with another {', '.join(changed)}; resume it with the same "
+            "configuration (only steps, checkpoint, eval and trackers may differ), or start a new run"
+        )
+    if config.steps < (done := _done(folder)):
+        raise UserError(f"the run in {folder} has done {done} steps; steps={config.steps} is less")
+
+
+def _done(folder: Path) -> int:
+    return max(checkpoint.steps(folder / "checkpoints"), default=0)
+
+
+def _next_free(recipe: str) -> Path:
+    taken = {path.name for path in Path("runs").glob(f"{recipe}-*")}
+    number = next(n for n in range(1, len(taken) + 2) if f"{recipe}-{n}" not in taken)
+    return Path("runs") / f"{recipe}-{number}"
+
+
+def _lock(folder: Path) -> TextIO:
+    lock = (folder / "logs" / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise RunError(f"another process is training in {folder}; wait for it, or choose another `out`") from None
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock

@@ -1,0 +1,349 @@
+"""The sections of a report, one function each: runs in, a section or None out, in the order of `SECTIONS`.
+
+A new section is a function in that tuple. Whatever comes from a run is escaped by `h` or drawn by the page's script
+as text.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..reading import PassAt, Run, is_number
+from .charts import Chart, Family, evaluation_charts, family_charts, pass_curves, short
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, HTML of our own making, and charts. `folded` charts are drawn when the reader opens them."""
+
+    id: str
+    title: str
+    body: str = ""
+    charts: tuple[Chart, ...] = ()
+    folded: bool = False
+
+
+REWARD = (
+    Family(
+        "Reward",
+        "reward",
+        spread="reward_std",
+        note="Mean over the step's samples.",
+    ),
+    Family("Parts of the reward", r"rewards/(.+)/mean", note="Unweighted means."),
+    Family(
+        "Groups without a signal",
+        r"(frac_reward_zero_std)",
+        percent=True,
+        note="Share of groups whose rewards are all equal.",
+    ),
+)
+OUTCOMES = {"right": "right", "wrong": "wrong", "could_not_grade": "ungraded"}
+COMPLETIONS = (
+    Family(
+        "Length",
+        r"completions/(mean|max|min)_length",
+        "tokens",
+        labels={"mean": "mean", "max": "longest", "min": "shortest"},
+    ),
+    Family("Cut off at the token limit", r"completions/clipped_ratio", percent=True),
+    Family("Stop reasons", r"stop/(.+)", "share", style="share"),
+    Family("Verdicts", r"verify/([^/]+)", "share", style="share", labels=OUTCOMES),
+    Family("Reasons of verdicts", r"verify/reason/(.+)", percent=True, note="Share of all samples."),
+)
+POLICY = (
+    Family("Entropy", "entropy", "nats a token"),
+    Family("KL to the reference", "kl", "nats a token"),
+    Family(
+        "Mismatch of engine and learner",
+        "mismatch_kl",
+        "nats a token",
+        note="KL between the engine's log-probs and the learner's own: near 0 when samples came from this policy.",
+    ),
+    Family("Clipped", r"clip_ratio/(.+?)(?:_mean)?", percent=True, note="Share of tokens beyond the clip range."),
+)
+OPTIMISATION = (
+    Family(
+        "Loss",
+        r"loss(?:/mean)?",
+        note="A loss near 0 is normal for GRPO and its kin, whose advantages cancel within a group. Watch the reward.",
+    ),
+    Family("Learning rate", r"lr|learning_rate", smooth=False),
+    Family("Gradient norm", r"(grad_norm.*)"),
+)
+COST = (
+    Family("Time by stage", r"time/(?!step$)(.+)", "seconds a step", style="stack", total="time/step"),
+    Family("Memory", r"memory/(.+)"),
+)
+FAULTS = (
+    Family("Faults", r"faults/(.+)", smooth=False),
+    Family(
+        "Dropped, skipped, masked",
+        r"(.*(?:dropped|skip|masked|truncated|draws|absent|stale|empty|too_long).*)",
+        smooth=False,
+    ),
+)
+
+
+def h(text: object) -> str:
+    """`text` escaped for HTML, in an element or a quoted attribute."""
+    return html.escape(str(text), quote=True)
+
+
+def build_sections(runs: Sequence[Run]) -> list[Section]:
+    """All sections that these runs have something for, and one with every metric that none of them showed."""
+    sections = [section for make in SECTIONS if (section := make(runs)) is not None]
+    shown = frozenset(key for section in sections for chart in section.charts for key in chart.keys)
+    rest = _rest(runs, shown)
+    return [*sections, *([rest] if rest else []), configuration(runs)]
+
+
+def outcome(runs: Sequence[Run]) -> Section:
+    """What the runs achieved: base against trained, as a table and as curves."""
+    table = _closing(runs[0]) if len(runs) == 1 else _closing_side_by_side(runs)
+    note = "95 % intervals by resampling problems. ▲ rises, ▼ falls; neither where the paired interval holds 0."
+    body = f'{table}<p class="note">{h(note)}</p>' if table else "<p>There is no evaluation yet.</p>"
+    return Section("result", "Base against trained", body, tuple(pass_curves(runs)))
+
+
+def differences(runs: Sequence[Run]) -> Section | None:
+    """The keys of the configurations in which several runs differ; `out` aside, which always does."""
+    if len(runs) < 2:
+        return None
+    flat = [dict(flatten(run.config)) for run in runs]
+    keys = sorted({key for one in flat for key in one} - {"out"})
+    differing = [key for key in keys if len({repr(one.get(key, "—")) for one in flat}) > 1]
+    if not differing:
+        return Section("differences", "Where the recipes differ", "<p>Nowhere: the configurations are equal.</p>")
+    rows = [[h(key), *(f"<code>{h(one.get(key, '—'))}</code>" for one in flat)] for key in differing]
+    head = ["key", *(h(run.name) for run in runs)]
+    return Section("differences", "Where the recipes differ", _table(head, rows))
+
+
+def data(runs: Sequence[Run]) -> Section | None:
+    """How many problems there were, and what was left out."""
+    keys = list(dict.fromkeys(key for run in runs for key in run.data))
+    if not keys:
+        return None
+    rows = [[h(key), *(h(run.data.get(key, "—")) for run in runs)] for key in keys]
+    return Section("data", "Problems", _table(["", *(h(run.name) for run in runs)], rows))
+
+
+def evaluation(runs: Sequence[Run]) -> Section | None:
+    """pass@N on held-out problems while training."""
+    charts = evaluation_charts(runs)
+    return Section("evaluation", "Evaluation while training", charts=tuple(charts)) if charts else None
+
+
+def _families(id: str, title: str, families: Iterable[Family]) -> Callable[[Sequence[Run]], Section | None]:
+    def section(runs: Sequence[Run]) -> Section | None:
+        charts = [chart for family in families for chart in family_charts(runs, family)]
+        return Section(id, title, charts=tuple(charts)) if charts else None
+
+    return section
+
+
+SECTIONS: tuple[Callable[[Sequence[Run]], Section | None], ...] = (
+    outcome,
+    differences,
+    _families("reward", "Reward", REWARD),
+    evaluation,
+    _families("completions", "Completions", COMPLETIONS),
+    _families("policy", "Policy", POLICY),
+    _families("optimisation", "Optimisation", OPTIMISATION),
+    _families("cost", "Time and memory", COST),
+    _families("faults", "Faults, skips and drops", FAULTS),
+    data,
+)
+
+
+def configuration(runs: Sequence[Run]) -> Section:
+    """Each run's resolved configuration as it stands in its folder."""
+    blocks = []
+    for i, run in enumerate(runs):
+        name = f"<h3>{h(run.name)}</h3>" if len(runs) > 1 else ""
+        text = h(run.config_text) if run.config_text else "not in the run folder"
+        blocks.append(
+            f'{name}<div class="config"><button type="button" class="copy" data-copies="config-{i}">Copy</button>'
+            f'<pre id="config-{i}" tabindex="0" aria-label="Configuration of {h(run.name)}">{text}</pre></div>'
+        )
+    return Section("configuration", "Configuration", "".join(blocks))
+
+
+def overview(runs: Sequence[Run]) -> str:
+    """The facts of each run, and what could not be read of it."""
+    facts = [_facts(run) for run in runs]
+    labels = list(dict.fromkeys(label for fact in facts for label in fact))
+    if len(runs) == 1:
+        cells = "".join(f"<div><dt>{h(k)}</dt><dd>{v}</dd></div>" for k, v in facts[0].items())
+        body = f'{_tiles(runs[0])}<dl class="facts">{cells}</dl>'
+    else:
+        rows = [[h(label), *(fact.get(label, "—") for fact in facts)] for label in labels]
+        body = _table(["", *(h(run.name) for run in runs)], rows)
+    notes = [(run.name, note) for run in runs for note in run.notes]
+    items = "".join(f"<li>{h(name) + ': ' if len(runs) > 1 else ''}{h(note)}</li>" for name, note in notes)
+    return body + (f'<ul class="notes" aria-label="What could not be read">{items}</ul>' if items else "")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Dotted keys and values of a nested mapping."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them: `48 s`, `7 min 12 s`, `3 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.3g} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def interval(p: PassAt, signed: bool = False) -> str:
+    """`0.683 [0.650, 0.714]`, with signs for a change."""
+    form = "+.3f" if signed else ".3f"
+    ends = f" [{p.low:{form}}, {p.high:{form}}]" if p.low is not None and p.high is not None else ""
+    return f"{p.mean:{form}}{ends}".replace("-", "−")
+
+
+def direction(change: PassAt | None) -> str:
+    """What the paired interval says: `rises`, `falls`, or nothing where it holds 0 or there is none."""
+    if change is None or change.low is None or change.high is None:
+        return ""
+    return "rises" if change.low > 0 else "falls" if change.high < 0 else ""
+
+
+def _facts(run: Run) -> dict[str, str]:
+    """Label to HTML."""
+    summary, config = run.summary or {}, run.config
+    steps = config.get("steps")
+    facts: dict[str, object] = {
+        "Recipe": run.recipe,
+        "Model": config.get("model"),
+        "Data": _chosen(config.get("data")),
+        "Algorithm": _chosen(config.get("algorithm")),
+        "Seed": summary.get("seed", config.get("seed")),
+        "Steps": f"{run.step} of {steps}" if steps is not None else run.step,
+        "Time": duration(summary["seconds"]) if isinstance(summary.get("seconds"), int | float) else None,
+        "Tokens": f"{summary['tokens']:,.0f}" if isinstance(summary.get("tokens"), int | float) else None,
+        "Best checkpoint": _best(summary.get("best")),
+    }
+    shown = {"Status": _status(run)}
+    shown |= {label: h(value) for label, value in facts.items() if value not in (None, "")}
+    versions = summary.get("versions")
+    if isinstance(versions, Mapping) and versions:
+        shown["Software"] = ", ".join(f"{h(name)} {h(number)}" for name, number in versions.items())
+    return shown
+
+
+def _status(run: Run) -> str:
+    words = str(run.status)
+    if run.status == "failed":
+        words = f"failed: {run.error}"
+    elif run.status != "finished":
+        words += f"; last written {duration(round(run.idle))} before this report"
+    return f'<span class="status {run.status}">{h(words)}</span>'
+
+
+def _best(best: object) -> str:
+    if not isinstance(best, Mapping) or not is_number(best.get("value")):
+        return ""
+    return f"step {best.get('step')} ({best.get('metric', 'pass@1')} {short(best['value'])})"
+
+
+def _chosen(block: object) -> object:
+    """The name in a block that chooses one of a kind."""
+    return block.get("name") if isinstance(block, Mapping) else block
+
+
+def _tiles(run: Run) -> str:
+    """The two or three numbers a reader looks for first."""
+    base = {p.n: p for p in run.passes("base")}
+    final = {p.n: p for p in run.passes("final")}
+    change = {p.n: p for p in run.change()}
+    both = sorted(base.keys() & final.keys())
+
+    def moved(n: int) -> str:
+        return interval(change.get(n) or PassAt(n, final[n].mean - base[n].mean), signed=True)
+
+    tiles = [
+        (f"pass@{n}", f"{base[n].mean:.3f} → {final[n].mean:.3f}", moved(n))
+        for n in dict.fromkeys([*both[:1], *both[-1:]])
+    ]
+    _, rewards = run.series("reward")
+    if len(rewards) > 1:
+        tiles.append(("mean reward", f"{short(rewards[0])} → {short(rewards[-1])}", "first step to last"))
+    cells = "".join(
+        f'<div class="tile"><p class="label">{h(label)}</p><p class="value">{h(value)}</p>'
+        f'<p class="aside">{h(aside)}</p></div>'
+        for label, value, aside in tiles
+    )
+    return f'<div class="tiles">{cells}</div>' if tiles else ""
+
+
+def _closing(run: Run) -> str:
+    """A row for each N; empty without any evaluation."""
+    cells = _closing_cells(run)
+    rows = [[f"pass@{n}", *cells[n]] for n in sorted(cells)]
+    table = _table(["", "base", "trained", "paired change"], rows)
+    return f'{table}<p class="note">{h(_measured(run))}</p>' if rows else ""
+
+
+def _closing_side_by_side(runs: Sequence[Run]) -> str:
+    """A column for each run, three rows for each N."""
+    cells = [_closing_cells(run) for run in runs]
+    rows = [
+        [f"pass@{n} {word}", *(block[n][i] if n in block else "—" for block in cells)]
+        for n in sorted({n for block in cells for n in block})
+        for i, word in enumerate(("base", "trained", "paired change"))
+    ]
+    measured = ["measured on", *(h(_measured(run)) for run in runs)]
+    return _table(["", *(h(run.name) for run in runs)], [*rows, measured]) if rows else ""
+
+
+def _closing_cells(run: Run) -> dict[int, list[str]]:
+    """N to base, trained and paired change, as HTML."""
+    base, final, change = ({p.n: p for p in block} for block in (run.passes("base"), run.passes("final"), run.change()))
+    return {
+        n: [*(interval(block[n]) if n in block else "—" for block in (base, final)), _moved(change.get(n))]
+        for n in base.keys() | final.keys()
+    }
+
+
+def _measured(run: Run) -> str:
+    final = (run.summary or {}).get("final")
+    if not isinstance(final, Mapping):
+        return "the newest evaluations so far"
+    return f"{final.get('problems', '?')} problems, {final.get('samples', '?')} samples each"
+
+
+def _moved(change: PassAt | None) -> str:
+    if change is None:
+        return "—"
+    said = direction(change)
+    mark = {"rises": "▲ ", "falls": "▼ "}.get(said, "")
+    return f'<span class="{said or "unclear"}">{mark}{interval(change, signed=True)}</span>'
+
+
+def _rest(runs: Sequence[Run], shown: frozenset[str]) -> Section | None:
+    left = sorted({key for run in runs for key in run.keys} - shown)
+    charts = [chart for key in left for chart in family_charts(runs, Family(key, re.escape(key)))]
+    return Section("other", "Every other metric", charts=tuple(charts), folded=True) if charts else None
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are HTML already; the first cell of a row is its heading."""
+    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    body = "".join(
+        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
+    )
+    return f'<div class="scroll" tabindex="0"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -1,0 +1,136 @@
+"""The decoder's own copy of the policy: joined projections, refreshed in place.
+
+Query, key and value of all heads are one product, and so are gate and up. The joined rows stand in the order in which
+attention reads them: for every key head its query heads, itself, its value. No tensor of the policy is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...parts import RunError
+from .family import Shape
+
+
+class Linear(NamedTuple):
+    """A projection's weight [out, in] and bias [out] or None."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+class Layer(NamedTuple):
+    """One layer's tensors; a norm that the family does not have is None."""
+
+    norm_in: Tensor
+    qkv: Linear
+    norm_q: Tensor | None
+    norm_k: Tensor | None
+    out: Linear
+    norm_attention: Tensor | None
+    norm_mlp: Tensor
+    gate_up: Linear
+    down: Linear
+    norm_out: Tensor | None
+
+
+class Weights:
+    """Preallocated buffers of one model, and where each of the policy's tensors goes in them."""
+
+    def __init__(self, shape: Shape, dtype: torch.dtype, device: str) -> None:
+        self.shape, self.dtype, self.device = shape, dtype, torch.device(device)
+        self._slots: dict[str, Tensor] = {}
+        self.embedding = self._new("model.embed_tokens.weight", shape.vocab, shape.hidden)
+        self.layers = [self._layer(f"model.layers.{i}.") for i in range(shape.layers)]
+        self.norm = self._norm("model.norm.weight", shape.hidden)
+        self.head = self.embedding if shape.tied else self._new("lm_head.weight", shape.vocab, shape.hidden)
+
+    @torch.no_grad()
+    def load(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """Copy the policy's effective weights in.
+
+        Raises:
+            RunError: a tensor is missing, has another shape, or is not one of this architecture's.
+        """
+        missing = set(self._slots)
+        tied_head = None
+        for name, tensor in tensors:
+            if name == "lm_head.weight" and self.shape.tied:
+                tied_head = tensor
+                continue
+            slot = self._slots.get(name)
+            if slot is None or slot.numel() != tensor.numel():
+                raise RunError(f"the policy's tensor {name} {tuple(tensor.shape)} does not fit its configuration")
+            slot.copy_(tensor.reshape(slot.shape))
+            if self.shape.gemma and "norm" in name:
+                slot.add_(1.0)
+            missing.discard(name)
+        if missing:
+            raise RunError(f"the policy's weights lack {sorted(missing)[0]} and {len(missing) - 1} more")
+        if self.shape.tied:
+            self._load_tied_head(tied_head)
+
+    def _load_tied_head(self, tensor: Tensor | None) -> None:
+        """A head that the configuration ties to the embedding is kept apart only where it differs (an adapter on it)."""
+        if tensor is None or torch.equal(tensor.to(self.embedding), self.embedding):
+            self.head = self.embedding
+        else:
+            self.head = tensor.detach().to(self.embedding, copy=True)
+
+    def _layer(self, prefix: str) -> Layer:
+        s = self.shape
+        attention, mlp = f"{prefix}self_attn.", f"{prefix}mlp."
+        after = "post_attention_layernorm.weight"
+        return Layer(
+            norm_in=self._norm(f"{prefix}input_layernorm.weight", s.hidden),
+            qkv=self._qkv(attention),
+            norm_q=self._norm(f"{attention}q_norm.weight", s.head_dim) if s.qk_norm else None,
+            norm_k=self._norm(f"{attention}k_norm.weight", s.head_dim) if s.qk_norm else None,
+            out=self._linear(f"{attention}o_proj", s.heads * s.head_dim, s.hidden, s.bias_out),
+            norm_attention=self._norm(prefix + after, s.hidden) if s.sandwich else None,
+            norm_mlp=self._norm(prefix + ("pre_feedforward_layernorm.weight" if s.sandwich else after), s.hidden),
+            gate_up=self._gate_up(mlp),
+            down=self._linear(f"{mlp}down_proj", s.intermediate, s.hidden, s.bias_mlp),
+            norm_out=self._norm(f"{prefix}post_feedforward_layernorm.weight", s.hidden) if s.sandwich else None,
+        )
+
+    def _new(self, name: str, *size: int, dtype: torch.dtype | None = None) -> Tensor:
+        self._slots[name] = torch.zeros(*size, dtype=dtype or self.dtype, device=self.device)
+        return self._slots[name]
+
+    def _norm(self, name: str, size: int) -> Tensor:
+        """Gemma's 1 + w is kept in float32, as transformers adds it in float32."""
+        return self._new(name, size, dtype=torch.float32 if self.shape.gemma else None)
+
+    def _linear(self, name: str, inputs: int, outputs: int, bias: bool) -> Linear:
+        weight = self._new(f"{name}.weight", outputs, inputs)
+        return Linear(weight, self._new(f"{name}.bias", outputs) if bias else None)
+
+    def _qkv(self, attention: str) -> Linear:
+        s = self.shape
+        weight = self._join_qkv(f"{attention}{{}}_proj.weight", s.hidden)
+        bias = self._join_qkv(f"{attention}{{}}_proj.bias", 1) if s.bias_qkv else None
+        return Linear(weight.view(-1, s.hidden), None if bias is None else bias.view(-1))
+
+    def _join_qkv(self, name: str, inputs: int) -> Tensor:
+        s = self.shape
+        joined = self._new("qkv", s.kv_heads, s.group + 2, s.head_dim, inputs)
+        del self._slots["qkv"]
+        self._slots[name.format("q")] = joined[:, : s.group]
+        self._slots[name.format("k")] = joined[:, s.group]
+        self._slots[name.format("v")] = joined[:, s.group + 1]
+        return joined
+
+    def _gate_up(self, mlp: str) -> Linear:
+        s = self.shape
+        weight = torch.zeros(2 * s.intermediate, s.hidden, dtype=self.dtype, device=self.device)
+        self._slots[f"{mlp}gate_proj.weight"], self._slots[f"{mlp}up_proj.weight"] = weight.chunk(2)
+        if not s.bias_mlp:
+            return Linear(weight, None)
+        bias = torch.zeros(2 * s.intermediate, dtype=self.dtype, device=self.device)
+        self._slots[f"{mlp}gate_proj.bias"], self._slots[f"{mlp}up_proj.bias"] = bias.chunk(2)
+        return Linear(weight, bias)

@@ -1,0 +1,64 @@
+"""The demo's problems: right by construction, and never shared between warm-up and training."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from underdog.rl.data.arithmetic import Arithmetic, bare, worked
+from underdog.rl.data.split import load
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return {part: Arithmetic(part=part).load(0) for part in ("warmup", "train")}
+
+
+def test_every_answer_is_the_value_of_the_prompt(parts):
+    for problem in parts["train"]:
+        ((a, b, c),) = re.findall(r"^(\d\d)\*(\d)\+(\d\d)=$", problem.prompt)
+        a, b, c = int(a), int(b), int(c)
+        assert int(problem.answer) == a * b + c
+        assert problem.solution.endswith(rf"\boxed{{{a * b + c}}}")
+
+
+def test_worked_solutions_state_true_steps():
+    text = worked(12, 7, 35)
+    steps = re.findall(r"([\d*+]+)=(\d+)", text)
+    assert steps == [("12*7", "84"), ("84+35", "119")]
+    assert text.endswith(bare(12, 7, 35))
+
+
+def test_parts_are_disjoint_and_make_up_the_whole_space(parts):
+    warmup, train = ({p.id for p in parts[part]} for part in ("warmup", "train"))
+    assert not warmup & train
+    assert len(warmup) + len(train) == 90 * 8 * 90
+    assert len(train) == pytest.approx(90 * 8 * 90 / 8, rel=0.05)
+
+
+def test_parts_are_the_same_problems_under_every_seed(parts):
+    assert {p.id for p in Arithmetic(part="train").load(7)} == {p.id for p in parts["train"]}
+
+
+def test_a_seed_fixes_order_and_solutions_and_another_changes_both():
+    first, again, other = (Arithmetic(count=200).load(seed) for seed in (3, 3, 4))
+    assert first == again
+    assert [p.id for p in first] != [p.id for p in other]
+
+
+def test_count_takes_so_many_distinct_problems():
+    drawn = Arithmetic(count=500).load(1)
+    assert len({p.id for p in drawn}) == 500
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_worked_is_the_share_of_worked_solutions(share):
+    drawn = Arithmetic(part="warmup", count=4000, worked=share).load(0)
+    measured = sum(not str(p.solution).startswith(r"\boxed") for p in drawn) / len(drawn)
+    assert measured == pytest.approx(share, abs=0.03 if 0 < share < 1 else 0)
+
+
+def test_runs_of_any_seed_are_evaluated_on_the_same_held_out_problems():
+    first, second = (load(Arithmetic(), seed) for seed in (0, 5))
+    assert len(first.held_out) == 256
+    assert [p.id for p in first.held_out] == [p.id for p in second.held_out]
