@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from ..parts import Options, UserError, nearest
+from ..parts import Options, Part, UserError, nearest
 from ..records import Sampling
 from .choices import Choice, describe
 from .learner.options import LearnerOptions
@@ -125,15 +125,6 @@ class Config(Options):
     trackers: list[TrackerName] = Field(default_factory=list)
     """Where metrics go besides metrics.jsonl."""
 
-    @model_validator(mode="after")
-    def _share_max_tokens(self) -> Config:
-        """Parts that must know the longest completion, and were not told another, take it from the rollouts."""
-        parts = [self.algorithm, *(weighted.part for weighted in self.rewards.values())]
-        for part in parts:
-            if "max_tokens" in type(part).model_fields and part.max_tokens is None:
-                part.__dict__["max_tokens"] = self.rollouts.max_tokens
-        return self
-
     @field_validator("rewards", mode="before")
     @classmethod
     def _expand(cls, value: Any, info: ValidationInfo) -> Any:
@@ -197,7 +188,7 @@ def resolve(tree: Mapping[str, Any], overrides: Mapping[str, Any] | None = None)
         _set(merged, key.split("."), value)
     _name_defaults(Config, merged)
     try:
-        return Config.model_validate(merged)
+        return _share_max_tokens(Config.model_validate(merged))
     except ValidationError as error:
         raise UserError(explain(error, Config, merged)) from None
 
@@ -229,6 +220,18 @@ def parse_yaml(text: str, where: str) -> Any:
     except YAMLError as error:
         first = str(error).splitlines()[0]
         raise UserError(f"{where} is not valid YAML: {first}") from None
+
+
+def _share_max_tokens(config: Config) -> Config:
+    """Parts that must know the longest completion, and were not told another, take it from the rollouts."""
+
+    def told(part: Part) -> Part:
+        if "max_tokens" in type(part).model_fields and getattr(part, "max_tokens") is None:  # noqa: B009 (not on Part)
+            return type(part)(**{**part.model_dump(), "max_tokens": config.rollouts.max_tokens})
+        return part
+
+    rewards = {name: w.model_copy(update={"part": told(w.part)}) for name, w in config.rewards.items()}
+    return config.model_copy(update={"algorithm": told(config.algorithm), "rewards": rewards})
 
 
 def _weighted(name: str, entry: Any) -> Any:

@@ -25,7 +25,7 @@ from ..records import Outcome, Verdict
 START_SECONDS = 120.0
 """For a worker to import its judge, on a machine that has other work to do."""
 START_ATTEMPTS = 3
-"""Workers tried for one submission when they die before it reaches them."""
+"""Workers tried for one submission while they die before it reaches them."""
 MAX_REPLY = 65536
 """Bytes of a reply; a worker that writes more without a line break is taken for crashed."""
 
@@ -61,7 +61,7 @@ class NotStartedError(Exception):
 class Pool:
     """Judges requests side by side on at most `workers` processes, which start when first needed.
 
-    `judge` names a module in `jail/` that holds a `judge`, see `jail.serve.Judge`. Several threads may use one pool;
+    `judge` names the module whose `judge` the workers run, see `jail.serve.Judge`. Several threads may use one pool;
     they share its workers.
     """
 
@@ -120,22 +120,23 @@ class Pool:
         with self._turn(alone):
             for _ in range(START_ATTEMPTS):
                 worker = self._take()
+                keep = reached = False
                 try:
+                    worker.wait_until_ready()
                     worker.send(request)
-                except OSError:  # died while idle, so before this submission reached it
-                    self._drop(worker)
-                    continue
-                keep = False
-                try:
+                    reached = True
                     verdict, keep = worker.reply(self._limits.seconds)
                     return verdict
+                except (DiedError, OSError):
+                    if reached:
+                        raise
                 finally:
                     if not keep:
                         self._drop(worker)
-                        worker = self._start()  # makes itself ready while this thread does something else
+                        worker = self._start()  # makes itself ready while others work
                     with self._free:
                         self._idle.append(worker)
-        raise NotStartedError("workers die while they are idle")
+        raise NotStartedError("workers die before a submission reaches them")
 
     @contextmanager
     def _turn(self, alone: bool) -> Iterator[None]:
@@ -156,7 +157,7 @@ class Pool:
                 self._free.notify_all()
 
     def _start(self) -> _Worker:
-        worker = _Worker(f"{__package__}.jail.{self._judge}", self._limits)
+        worker = _Worker(self._judge, self._limits)
         with self._free:
             self._alive.add(worker)
         return worker
@@ -164,13 +165,7 @@ class Pool:
     def _take(self) -> _Worker:
         with self._free:
             worker = self._idle.pop() if self._idle else None
-        worker = worker or self._start()
-        try:
-            worker.wait_until_ready()
-        except BaseException:
-            self._drop(worker)
-            raise
-        return worker
+        return worker or self._start()
 
     def _drop(self, worker: _Worker) -> None:
         worker.kill()
@@ -204,16 +199,17 @@ class _Worker:
         )
 
     def wait_until_ready(self) -> None:
-        """Raises NotStartedError unless the worker has said within `START_SECONDS` that it is ready."""
-        if self._ready:
-            return
-        try:
+        """Wait, if need be, until the worker has said that it is ready.
+
+        Raises:
+            NotStartedError: it lacks a package.
+            DiedError: it ended, or took longer than `START_SECONDS`.
+        """
+        if not self._ready:
             line = self._line(time.monotonic() + START_SECONDS)
-        except DiedError as death:
-            raise NotStartedError(f"a worker did not start ({death.reason})") from death
-        if "missing" in line:
-            raise NotStartedError(f"a worker lacks a package: {line['missing']}")
-        self._ready = True
+            if "missing" in line:
+                raise NotStartedError(f"a worker lacks a package: {line['missing']}")
+            self._ready = True
 
     def send(self, request: Mapping[str, Any]) -> None:
         """Hand over a request; requests are far smaller than a pipe, so this does not wait.

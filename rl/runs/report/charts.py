@@ -384,6 +384,8 @@ def _chart(
 ) -> Chart:
     import plotly.graph_objects as go
 
+    for trace in traces:
+        trace["y"] = [_rounded(v) for v in trace["y"]]
     named = [trace for trace in traces if trace.get("showlegend", True)]
     axis = {"gridcolor": "var(--grid)", "linecolor": "var(--line)", "zeroline": False, "automargin": True}
     axis |= {"exponentformat": "power"}
@@ -418,6 +420,11 @@ def _chart(
         layout |= {"barmode": "stack", "bargap": 0.12 if len(traces[0]["x"]) <= 30 else 0}
     figure = json.loads(str(go.Figure(traces, layout).to_json()))
     return Chart(title, figure, f"{title}. {_spoken(named)}", note, keys)
+
+
+def _rounded(value: Any) -> Any:
+    """Seven digits of a number: plotly cannot scale an axis to values that differ by rounding only."""
+    return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
 def _spoken(traces: Sequence[Mapping[str, Any]]) -> str:

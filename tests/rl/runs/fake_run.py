@@ -127,7 +127,7 @@ def metrics_of(step: int, steps: int) -> dict[str, float]:
         "time/verify": 0.1,
         "time/annotate": 0.3,
         "time/update": 0.9 + jitter,
-        "memory/peak_gib": 0.8,
+        "memory/peak_mib": 812.3 + 1e-13 * (step % 3),
         "faults/worker_killed": ungraded,
         "groups/dropped": 1,
         "something/new": step**0.5,
