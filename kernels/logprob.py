@@ -1,7 +1,7 @@
 """Log-probabilities of chosen tokens, and entropies, from hidden states; the logits never exist as a whole.
 
-The plain path holds several [T, V] tensors at once, and at a vocabulary of 151,936 each takes 0.6 MB a token. Here
-one block of tokens is read at a time, and all that the gradients need fits in [T, H].
+The plain path holds several [T, V] tensors at once, and at a vocabulary of 151,936 each takes 0.6 MB a token.
+Here one block of tokens is read at a time, and all that the gradients need fits in [T, H].
 
 For one token with hidden state h, let z be its logits, y the token chosen, W the head. Set y apart from the rest:
 
@@ -18,16 +18,17 @@ only when asked for. Nothing cancels when the model is sure of y: 1 - p_y keeps 
 again. The backward pass takes a block of the vocabulary at a time, with all the tokens: each row of the gradient
 then comes from one matrix product and is rounded once, and no float32 copy of the whole gradient is needed.
 
-**Precision.** All between the matrix products is float32, and so is the logit of the chosen token, a dot product of
-its own. The matrix products run in the hidden states' dtype and sum in float32; their result leaves in float32 on
-CUDA, and elsewhere is rounded once to that dtype, as on the plain path. With float64 input all is float64.
+**Precision.** All between the matrix products is float32, and so is the logit of the chosen token, a dot product
+of its own. The matrix products run in the hidden states' dtype and sum in float32; their result leaves in float32
+on CUDA, and elsewhere is rounded once to that dtype, as on the plain path. With float64 input all is float64.
 
-Reading the logits in blocks is known from Milakov and Gimelshein, "Online normalizer calculation for softmax" (arXiv
-1805.02867) and Wijmans et al., "Cut your losses in large-vocabulary language models" (arXiv 2411.09009).
+Reading the logits in blocks is known from Milakov and Gimelshein, "Online normalizer calculation for softmax"
+(arXiv 1805.02867), and Wijmans et al., "Cut your losses in large-vocabulary language models" (arXiv 2411.09009).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -99,9 +100,9 @@ def _check_tensors(hidden_TH: Tensor, weight_VH: Tensor, tokens_T: Tensor, bias_
     if vocabulary < 2:
         raise ValueError(f"weight_VH must have at least two rows, got {vocabulary}")
     if tokens_T.shape != hidden_TH.shape[:1]:
-        raise ValueError(f"tokens_T must be [{len(hidden_TH)}], an id a hidden state, got {list(tokens_T.shape)}")
+        raise ValueError(f"tokens_T must be [{len(hidden_TH)}], like hidden_TH, got {list(tokens_T.shape)}")
     if bias_V is not None and bias_V.shape != weight_VH.shape[:1]:
-        raise ValueError(f"bias_V must be [{vocabulary}], a number a row of weight_VH, got {list(bias_V.shape)}")
+        raise ValueError(f"bias_V must be [{vocabulary}], like weight_VH, got {list(bias_V.shape)}")
     if not hidden_TH.is_floating_point():
         raise ValueError(f"hidden_TH must be floating point, got {hidden_TH.dtype}")
     if tokens_T.is_floating_point() or tokens_T.is_complex() or tokens_T.dtype == torch.bool:
@@ -110,9 +111,9 @@ def _check_tensors(hidden_TH: Tensor, weight_VH: Tensor, tokens_T: Tensor, bias_
         if tensor is None:
             continue
         if tensor.device != hidden_TH.device:
-            raise ValueError(f"{name} is on {tensor.device} and hidden_TH on {hidden_TH.device}: move one of them")
+            raise ValueError(f"{name} is on {tensor.device}, hidden_TH on {hidden_TH.device}: move one of them")
         if tensor is not tokens_T and tensor.dtype != hidden_TH.dtype:
-            raise ValueError(f"{name} is {tensor.dtype} and hidden_TH {hidden_TH.dtype}: cast one of them")
+            raise ValueError(f"{name} is {tensor.dtype}, hidden_TH {hidden_TH.dtype}: cast one of them")
     if tokens_T.numel():
         # Worth the wait for a GPU: else -100, the usual label for padding, would quietly mean the hundredth row from
         # the end.
@@ -220,7 +221,12 @@ def _read(head: _Head, hidden_TH: Tensor, tokens_T: Tensor, want: _Want) -> _Rea
     scratch = _Scratch(blocks[0].stop, len(head.weight_VH), hidden_TH)
     r_TV = torch.empty_like(scratch.z)
     parts = [_read_block(head, hidden_TH[rows], tokens_T[rows], want, scratch, r_TV) for rows in blocks]
-    return _Reading(*(None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)))
+    return _Reading._make(_joined(column) for column in zip(*parts, strict=True))
+
+
+def _joined(column: tuple[Tensor | None, ...]) -> Tensor | None:
+    present = [part for part in column if part is not None]
+    return torch.cat(present) if present else None
 
 
 def _read_block(
@@ -286,21 +292,26 @@ class _TokenLogprobs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, logp_grad_T: Tensor | None, entropy_grad_T: Tensor | None) -> tuple[Tensor | None, ...]:
         logp_slope_TH, entropy_slope_TH, *for_head = ctx.saved_tensors
+        head: _Head = ctx.head
         hidden_grad_TH = weight_grad_VH = bias_grad_V = None
         if ctx.needs_input_grad[0]:
             sent = ((logp_grad_T, logp_slope_TH), (entropy_grad_T, entropy_slope_TH))
-            parts = [grad_T[:, None] * slope_TH for grad_T, slope_TH in sent if grad_T is not None]
-            hidden_grad_TH = sum(parts[1:], parts[0]).to(ctx.head.weight_VH.dtype)
+            hidden_grad_TH = _scaled_sum(sent, head.weight_VH.dtype)
         if for_head:
             hidden_TH, tokens_T, logp_T, lse_T, entropy_T, *_ = for_head
-            if logp_grad_T is None:
-                logp_grad_T = torch.zeros_like(logp_T)
-            reading = _Reading(logp_T, lse_T, entropy_T, None, None)
+            reading = _Reading(logp_T, lse_T, entropy_T, logp_slope_TH=None, entropy_slope_TH=None)
+            grad_T = torch.zeros_like(logp_T) if logp_grad_T is None else logp_grad_T
             with torch.autocast(hidden_TH.device.type, enabled=False):
                 weight_grad_VH, bias_grad_V = _head_grads(
-                    ctx.head, hidden_TH, tokens_T, reading, logp_grad_T, entropy_grad_T, ctx.needs_input_grad[1:3]
+                    head, hidden_TH, tokens_T, reading, grad_T, entropy_grad_T, ctx.needs_input_grad[1:3]
                 )
         return hidden_grad_TH, weight_grad_VH, bias_grad_V, None, None, None
+
+
+def _scaled_sum(sent: Iterable[tuple[Tensor | None, Tensor]], dtype: torch.dtype) -> Tensor | None:
+    """The slopes, each times what the loss sent down for it, added up; None if it sent nothing at all."""
+    parts = [slope_TH * grad_T[:, None] for grad_T, slope_TH in sent if grad_T is not None]
+    return sum(parts[1:], parts[0]).to(dtype) if parts else None
 
 
 def _head_grads(
@@ -329,7 +340,7 @@ def _head_grads(
         grad_VT = scratch.product(head.weight_VH[rows], hidden_TH.t())
         bend_VT = head.finish_(grad_VT, None if head.bias_V is None else head.bias_V[rows, None])
         log_p_VT = grad_VT.sub_(reading.lse_T)
-        factor = constant_T if linear_T is None else log_p_VT * linear_T + constant_T
+        factor = constant_T if linear_T is None else torch.addcmul(constant_T, log_p_VT, linear_T)
         grad_VT = log_p_VT.exp_().mul_(factor)
         _put_(grad_VT, tokens_T - rows.start, chosen_T)
         if bend_VT is not None:

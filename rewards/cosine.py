@@ -18,7 +18,7 @@ class Cosine(Reward):
     clamp, so that their value rises again beyond it: `unit: characters`, `clamp: false`.
     """
 
-    max_len: int = Field(3584, ge=1)
+    max_len: int = Field(default=3584, ge=1)
     """Length at which the reward is lowest, in the unit below."""
     unit: Unit = "tokens"
     """What lengths are measured in."""

@@ -20,7 +20,7 @@ class ReasoningSteps(Reward):
     and `First,`, `Second,`, `Next,`, `Finally,`. (Their code meets a bare number only where the whole text starts.)
     """
 
-    enough: int = Field(3, ge=1)
+    enough: int = Field(default=3, ge=1)
     """Markers that earn the whole point."""
 
     def score(self, group: Group) -> np.ndarray:

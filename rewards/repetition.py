@@ -15,7 +15,7 @@ class Repetition(Reward):
     0 for a text of fewer than `ngram` words.
     """
 
-    ngram: int = Field(3, ge=1)
+    ngram: int = Field(default=3, ge=1)
     """Words of an n-gram."""
 
     def score(self, group: Group) -> np.ndarray:

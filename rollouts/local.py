@@ -89,9 +89,7 @@ class LocalEngine:
         for request in requests:
             prompts.setdefault(_key(request), np.asarray(request.prompt_ids, dtype=np.int64))
         index = {key: i for i, key in enumerate(prompts)}
-        jobs = [
-            Job(index[_key(r)], seed, r.sampling, stops[r.sampling]) for r in requests for seed in r.seeds
-        ]
+        jobs = [Job(index[_key(r)], seed, r.sampling, stops[r.sampling]) for r in requests for seed in r.seeds]
         if not jobs:
             return [[] for _ in requests]
         slots = self._slots or self._fitting(jobs, list(prompts.values()))

@@ -55,11 +55,11 @@ class Math(Verifier):
     a verdict is the submitted answer, or what went wrong.
     """
 
-    seconds: float = Field(5.0, gt=0, le=600)
+    seconds: float = Field(default=5.0, gt=0, le=600)
     """Wall-clock seconds for one comparison in a worker; more is wrong, with the reason timeout."""
-    memory_mib: int = Field(1024, ge=512)
+    memory_mib: int = Field(default=1024, ge=512)
     """Address space of a worker in MiB; more is wrong, with the reason memory."""
-    workers: int = Field(0, ge=0, le=1024)
+    workers: int = Field(default=0, ge=0, le=1024)
     """Worker processes; 0 is one a core, eight at most."""
     numbers_only: bool = False
     """Decide by exact arithmetic alone (GSM8K, AIME): what is no plain number is wrong; no worker ever starts."""

@@ -95,8 +95,11 @@ class Pool:
     def close(self) -> None:
         """Kill all workers. The pool may be used again: it starts new ones."""
         with self._free:
-            _kill_all(self._alive, os.getpid())
-            self._idle.clear()
+            idle, self._idle = self._idle, []
+            for worker in self._alive:
+                worker.kill()
+        for worker in idle:  # the busy ones are dropped by the threads that wait for them
+            self._drop(worker)
 
     def _verdict(self, request: Mapping[str, Any]) -> Verdict:
         """Judge, and once more, alone, when the worker was killed from outside. A submission can kill its own
@@ -168,7 +171,7 @@ class Pool:
         return worker or self._start()
 
     def _drop(self, worker: _Worker) -> None:
-        worker.kill()
+        worker.close()
         with self._free:
             self._alive.discard(worker)
 
@@ -246,6 +249,10 @@ class _Worker:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+    def close(self) -> None:
+        """Kill it and close its pipes; only for the thread that uses it."""
+        self.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()

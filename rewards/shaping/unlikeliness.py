@@ -23,7 +23,7 @@ class Unlikeliness(Shaping):
 
     needs: ClassVar[frozenset[str]] = frozenset({"logp"})
 
-    beta: float = Field(0.25, ge=0, le=1)
+    beta: float = Field(default=0.25, ge=0, le=1)
     """Share of the reward that the likeliest sample loses (the paper's beta_rank)."""
     form: Literal["paper", "code"] = "paper"
     """`code` is the published code's, one rank step weaker: (G - 1 - rank) / G, so the least likely loses nothing."""

@@ -41,7 +41,7 @@ class Learner:
         seed: int,
         steps: int,
         device: str | None = None,
-        init_adapter: Path | None = None,
+        init_adapter: str | Path | None = None,
         log: Callable[[str], None],
     ) -> None:
         """Load `model` and attach the adapter.
@@ -54,8 +54,9 @@ class Learner:
         base = self._load_base()
         self.tokenizer, self.model_config = base.tokenizer, base.model.config
         self._base = base.model
-        self._model = options.adapter.attach(base.model, derive_seed(seed, "adapter"), init_adapter)
-        if init_adapter is None:
+        start = Path(init_adapter) if init_adapter else None
+        self._model = options.adapter.attach(base.model, derive_seed(seed, "adapter"), start)
+        if start is None:
             options.initialisation.on_init(self._model, derive_seed(seed, "initialisation"))
         self._trained = [(name, p) for name, p in base.model.named_parameters() if p.requires_grad]
         self._masters = Masters(self._trained)
@@ -91,9 +92,7 @@ class Learner:
                 groups[i] = replace(groups[i], annotations={**groups[i].annotations, name: own})
         return groups
 
-    def update(
-        self, batch: Batch, loss: Loss, step: int, needs: frozenset[str] = frozenset()
-    ) -> dict[str, float]:
+    def update(self, batch: Batch, loss: Loss, step: int, needs: frozenset[str] = frozenset()) -> dict[str, float]:
         """Take the optimizer steps that `batch` asks for; `step` counts from 1.
 
         `entropy` in `needs` lets gradients flow through the entropies. Returns what was measured: token means of the

@@ -58,7 +58,9 @@ class _Frozen(NamedTuple):
 
 class _LoraLinears(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_TH: Tensor, mask_TH: Tensor | None, frozen: _Frozen, *factors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, x_TH: Tensor, mask_TH: Tensor | None, frozen: _Frozen, *factors: Tensor
+    ) -> tuple[Tensor, ...]:
         count = len(factors) // 2
         down_RH = torch.cat(factors[:count]).to(x_TH.dtype)
         ups = [(up * s).to(x_TH.dtype) for up, s in zip(factors[count:], frozen.scales, strict=True)]

@@ -32,6 +32,7 @@ class PackedDecoder:
         self._adapter = adapter
         self._checkpointing = checkpointing
         self._capped = self._config.model_type == "gemma2"
+        self._window = self._config.sliding_window if self._config.model_type == "mistral" else None
 
     @staticmethod
     def knows(model: nn.Module) -> bool:
@@ -83,9 +84,7 @@ class PackedDecoder:
     def _linears(self, modules: list[nn.Module], x_TH: Tensor, dropout: Dropout | None, site: str) -> list[Tensor]:
         return self._adapter.linears(modules, x_TH, None if dropout is None else dropout.at(site))
 
-    def _attention(
-        self, module: Any, qkv: list[Tensor], turn: tuple[Tensor, Tensor], layout: _Layout
-    ) -> Tensor:
+    def _attention(self, module: Any, qkv: list[Tensor], turn: tuple[Tensor, Tensor], layout: _Layout) -> Tensor:
         """Causal attention within rows, from packed projections to packed outputs."""
         q, k, v = (x.unflatten(-1, (-1, module.head_dim)) for x in qkv)
         if hasattr(module, "q_norm"):
@@ -93,7 +92,7 @@ class PackedDecoder:
         q, k = rotate(q, *turn), rotate(k, *turn)
         cap = module.attn_logit_softcapping if self._capped else None
         blocks = zip(*(layout.spread(x) for x in (q, k, v)), strict=True)
-        window = module.sliding_window
+        window = getattr(module, "sliding_window", self._window)
         outputs = [attend(*block, scale=module.scaling, window=window, cap=cap).flatten(0, 1) for block in blocks]
         return gather(outputs[0] if len(outputs) == 1 else torch.cat(outputs), layout.home_T).flatten(1)
 

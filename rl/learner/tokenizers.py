@@ -8,8 +8,8 @@ END, PAD, UNKNOWN = "<|end|>", "<|pad|>", "<|unknown|>"
 PLAIN_CHAT = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
-def build_tokenizer(spec: dict[str, str] | str) -> Any:
-    """`{"characters": "0123…"}` or `"bytes"`: a transformers tokenizer with an end and a padding token.
+def build_tokenizer(spec: dict[str, Any] | str) -> Any:
+    """`{"characters": "0123…", "words": [...]}` or `"bytes"`: a transformers tokenizer with end and padding tokens.
 
     Its chat template is the bare text of the messages.
     """
@@ -29,5 +29,7 @@ def build_tokenizer(spec: dict[str, str] | str) -> Any:
         tokenizer.decoder = decoders.Fuse()  # type: ignore
         special = {"eos_token": END, "pad_token": PAD, "unk_token": UNKNOWN}
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **special)
+    if spec != "bytes":
+        fast.add_tokens(spec.get("words", []))  # type: ignore[union-attr]
     fast.chat_template = PLAIN_CHAT
     return fast

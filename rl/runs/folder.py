@@ -5,6 +5,7 @@ A folder is never reused silently. Whatever moment a run is killed at, the folde
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ from . import checkpoint, evaluation
 from .clock import Clock
 from .files import append_line, discard, keep_lines, sweep, write_json, write_lines, write_text
 from .metrics import Metrics, open_trackers
+from .report.build import write_report
+from .report.terminal import closing_table
 from .samples import sample_rows
 from .terminal import Terminal
 
@@ -44,7 +47,9 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is not None:
+            self._note_failure(error)
         self.metrics.close()
         self.terminal.close()
         self.lock.close()
@@ -82,7 +87,7 @@ class Run:
         parts: Mapping[str, Any],
     ) -> None:
         """Write one step's samples, metrics and, when due, checkpoint."""
-        write_lines(self.folder / "rollouts" / f"step_{step}.jsonl", sample_rows(step, version, groups))
+        write_lines(self.folder / "rollouts" / f"step_{step}.jsonl", sample_rows(step, groups))
         timing = self.clock.take()
         self.step = step
         self.totals["seconds"] += timing["time/step"]
@@ -153,7 +158,13 @@ class Run:
             "versions": installed_versions(),
         }
         write_json(self.folder / "summary.json", summary)
+        self.terminal.show(closing_table(summary))
+        self.terminal.say(f"report: {write_report([self.folder])}")
         return summary
+
+    def _note_failure(self, error: BaseException) -> None:
+        with contextlib.suppress(OSError):  # such as a full disk: the error itself is what is told
+            write_json(self.folder / "failure.json", {"error": str(error) or type(error).__name__})
 
     def _is_best(self, step: int) -> bool:
         best = checkpoint.best(self.checkpoints)
@@ -191,6 +202,7 @@ def open_run(config: Config, recipe: str, *, resume: bool) -> Run:
     (folder / "logs").mkdir(parents=True, exist_ok=resume)
     lock = _lock(folder)
     config = config.model_copy(update={"out": str(folder)})
+    discard(folder / "failure.json")
     write_text(folder / "config.yaml", to_yaml(config))
     write_json(folder / "recipe.json", {"recipe": recipe})
     terminal = Terminal(folder / "logs" / "run.log")

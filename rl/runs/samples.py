@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ...records import Group, Version
+from ...records import Group
 
 
-def sample_rows(step: int, version: Version, groups: Sequence[Group]) -> list[dict[str, Any]]:
+def sample_rows(step: int, groups: Sequence[Group]) -> list[dict[str, Any]]:
     """The samples of one step, in order."""
-    return [_row(step, version, group, index) for group in groups for index in range(len(group.samples))]
+    return [_row(step, group, index) for group in groups for index in range(len(group.samples))]
 
 
-def _row(step: int, version: Version, group: Group, place: int) -> dict[str, Any]:
+def _row(step: int, group: Group, place: int) -> dict[str, Any]:
     sample, verdict = group.samples[place], group.verdicts[place]
     return {
         "step": step,
@@ -23,8 +23,8 @@ def _row(step: int, version: Version, group: Group, place: int) -> dict[str, Any
         "answer": group.problem.answer,
         "index": sample.index,
         "seed": sample.seed,
-        "version": version.number,
-        "digest": version.digest,
+        "version": sample.version.number,
+        "digest": sample.version.digest,
         "prompt_ids": sample.prompt_ids.tolist(),
         "tokens": sample.tokens_T.tolist(),
         "logp": None if sample.logp_T is None else [float(x) for x in sample.logp_T],

@@ -195,13 +195,13 @@ class FastDecoder:
     def _project(self, layer: Layer, x_NH: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotated queries and keys, and values: [N, key head, group + 2, D], for each key head its queries first."""
         s = self.shape
-        joined = F.linear(self._norm(x_NH, layer.norm_in), *layer.qkv).to(self._compute)
+        joined = F.linear(self._norm(x_NH, layer.norm_in), *layer.qkv)
         heads = joined.view(-1, s.kv_heads, s.group + 2, s.head_dim)
         if layer.norm_q is not None and layer.norm_k is not None:
             heads[:, :, : s.group] = self._norm(heads[:, :, : s.group], layer.norm_q)
             heads[:, :, s.group] = self._norm(heads[:, :, s.group], layer.norm_k)
         # rotate_half with the sign folded into the sine; values meet cosine 1 and sine 0.
-        return (heads * cos).addcmul_(heads.roll(s.head_dim // 2, -1), sin)
+        return (heads * cos).addcmul_(heads.roll(s.head_dim // 2, -1), sin).to(self._compute)
 
     def _finish(self, layer: Layer, x_NH: Tensor, attended: Tensor) -> Tensor:
         """Output projection and MLP, each added to the residual."""
@@ -218,9 +218,12 @@ class FastDecoder:
         return x_NH + (out_NH if norm is None else self._norm(out_NH, norm))
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        if weight.dtype == x.dtype:
+        """RMS norm, rounded where transformers rounds it: Gemma once, the others also before the weight."""
+        if x.dtype == torch.float32:
             return F.rms_norm(x, weight.shape, weight, self.shape.eps)
-        return F.rms_norm(x.float(), weight.shape, weight.float(), self.shape.eps).to(x.dtype)
+        if self.shape.gemma:
+            return F.rms_norm(x.float(), weight.shape, weight, self.shape.eps).to(x.dtype)
+        return F.rms_norm(x, weight.shape, None, self.shape.eps).mul_(weight)
 
     def _cap(self, scores: Tensor) -> Tensor:
         cap = self.shape.softcap_attention
@@ -241,7 +244,7 @@ class FastDecoder:
         sin = torch.zeros(length, 1, s.group + 2, s.head_dim)
         cos[:, 0, : s.group + 1] = (angle.cos() * factor).repeat(1, 2)[:, None]
         sin[:, 0, : s.group + 1] = torch.cat([-angle.sin(), angle.sin()], -1)[:, None] * factor
-        return cos.to(self.device, self._compute), sin.to(self.device, self._compute)
+        return cos.to(self.device, self.weights.dtype), sin.to(self.device, self.weights.dtype)
 
     def _to_device(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64)).to(self.device)

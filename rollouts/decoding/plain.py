@@ -99,7 +99,9 @@ class PlainDecoder:
         for i in range(len(prefixes[0].kv)):
             old = self._kv[i] if self._kv else (None, None)
             news = [p.kv[i] for p in prefixes]
-            merged.append(tuple(self._merge(o, rows, n, width) for o, n in zip(old, zip(*news, strict=True), strict=True)))
+            merged.append(
+                tuple(self._merge(o, rows, n, width) for o, n in zip(old, zip(*news, strict=True), strict=True))
+            )
         self._kv = merged
 
     def _merge(self, old: Tensor | None, rows: Sequence[int], news: Sequence[Tensor], width: int) -> Tensor:

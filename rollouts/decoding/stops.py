@@ -47,7 +47,10 @@ class Stops:
     def __init__(self, sampling: Sampling, ends: Sequence[int], tokenizer: Any, vocab: int) -> None:
         special = set(getattr(tokenizer, "all_special_tokens", ()))
         self.strings = tuple(s for s in sampling.stop if s and s not in special)
-        tokens = [*sampling.stop_token_ids, *(tokenizer.convert_tokens_to_ids(s) for s in sampling.stop if s in special)]
+        tokens = [
+            *sampling.stop_token_ids,
+            *(tokenizer.convert_tokens_to_ids(s) for s in sampling.stop if s in special),
+        ]
         self.codes_V = np.zeros(vocab, dtype=np.uint8)
         self.codes_V[[t for t in tokens if 0 <= t < vocab]] = STOP
         self.codes_V[[t for t in ends if 0 <= t < vocab]] = EOS

@@ -59,10 +59,15 @@ _read_gold = lru_cache(maxsize=256)(_read)
 
 _BASE = re.compile(r"(?:[0-9][0-9A-Fa-f]*|[)}])_\{?([0-9]+)")
 
+_BRACKET = re.compile(r"\s*(?:\\left)?\s*(\(|\[|\\\{)")
+
 
 def _same_marks(gold: str, answer: str) -> bool:
-    """Whether percent signs and number bases stand on both sides or on none, and no two units differ."""
+    """Whether percent signs and number bases stand on both sides or on none, and no two units or brackets differ."""
     if ("%" in gold) != ("%" in answer) or _BASE.findall(gold) != _BASE.findall(answer):
+        return False
+    brackets = {match.group(1) for match in map(_BRACKET.match, (gold, answer)) if match}
+    if r"\{" in brackets and len(brackets) > 1:  # a set is no pair and no interval
         return False
     gold_unit, answer_unit = _unit(gold), _unit(answer)
     return not gold_unit or not answer_unit or gold_unit == answer_unit
@@ -121,3 +126,6 @@ def _numeric_eq(a: Any, b: Any, float_rounding: int, numeric_precision: int) -> 
 
 
 grader.sympy_numeric_eq = _numeric_eq
+
+# What the libraries load and build when first used must not be charged to the first submission.
+judge({"gold": "x+1", "answer": r"\frac{2+2x}{2}"}, lambda: None)

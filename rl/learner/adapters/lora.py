@@ -122,7 +122,8 @@ class Lora(Adapter):
                 continue
             plain, owner = name.replace(".base_layer.", "."), owners.get(id(parameter))
             with torch.no_grad():
-                yield plain, parameter.detach() if owner is None else _merged(owner)
+                weight = parameter.detach() if owner is None else _merged(owner)
+            yield plain, weight  # outside: what a suspended generator switches off, its caller finds off
 
 
 def _merged(module: Any) -> Tensor:

@@ -29,8 +29,7 @@ class QLora(Lora):
         """
         if importlib.util.find_spec("bitsandbytes") is None:
             raise UserError(
-                "learner.adapter=qlora needs bitsandbytes: run `pip install bitsandbytes`, "
-                "or set learner.adapter=lora"
+                "learner.adapter=qlora needs bitsandbytes: run `pip install bitsandbytes`, or set learner.adapter=lora"
             )
         import torch
         from transformers import BitsAndBytesConfig

@@ -1,7 +1,7 @@
 "use strict";
 // Text from a run reaches the document through textContent only, never as HTML.
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+  const data = JSON.parse(document.getElementById("report-data").textContent);
 
   // ---- charts: plotly figures whose colours are CSS variables ----
   const resolve = (value, style) => {
@@ -165,7 +165,8 @@
     list.replaceChildren();
     show(PAGE);
   };
-  form.addEventListener("input", refresh);
+  form.addEventListener("change", (event) => event.target.name !== "text" && refresh());
+  form.elements.text.addEventListener("input", refresh);
   form.addEventListener("submit", (event) => event.preventDefault());
   more.addEventListener("click", () => show(PAGE));
   refresh();

@@ -124,13 +124,13 @@ def differences(runs: Sequence[Run]) -> Section | None:
     return Section("differences", "Where the recipes differ", _table(head, rows))
 
 
-def data(runs: Sequence[Run]) -> Section | None:
+def problems(runs: Sequence[Run]) -> Section | None:
     """How many problems there were, and what was left out."""
     keys = list(dict.fromkeys(key for run in runs for key in run.data))
     if not keys:
         return None
     rows = [[h(key), *(h(run.data.get(key, "—")) for run in runs)] for key in keys]
-    return Section("data", "Problems", _table(["", *(h(run.name) for run in runs)], rows))
+    return Section("problems", "Problems", _table(["", *(h(run.name) for run in runs)], rows))
 
 
 def evaluation(runs: Sequence[Run]) -> Section | None:
@@ -157,7 +157,7 @@ SECTIONS: tuple[Callable[[Sequence[Run]], Section | None], ...] = (
     _families("optimisation", "Optimisation", OPTIMISATION),
     _families("cost", "Time and memory", COST),
     _families("faults", "Faults, skips and drops", FAULTS),
-    data,
+    problems,
 )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from underdog.rl.data.arithmetic import Arithmetic, bare, worked
 from underdog.rl.data.split import load
 
@@ -16,34 +18,38 @@ def parts():
 
 def test_every_answer_is_the_value_of_the_prompt(parts):
     for problem in parts["train"]:
-        ((a, b, c),) = re.findall(r"^(\d\d)\*(\d)\+(\d\d)=$", problem.prompt)
-        a, b, c = int(a), int(b), int(c)
-        assert int(problem.answer) == a * b + c
-        assert problem.solution.endswith(rf"\boxed{{{a * b + c}}}")
+        numbers = [int(n) for n in re.fullmatch(r"(\d\d)\+(\d\d)\+(\d\d)=", problem.prompt).groups()]
+        assert int(problem.answer) == sum(numbers)
+        assert problem.solution.endswith(rf"\boxed{{{sum(numbers)}}}")
 
 
-def test_worked_solutions_state_true_steps():
-    text = worked(12, 7, 35)
-    steps = re.findall(r"([\d*+]+)=(\d+)", text)
-    assert steps == [("12*7", "84"), ("84+35", "119")]
-    assert text.endswith(bare(12, 7, 35))
+@given(st.tuples(*[st.integers(10, 99)] * 3))
+def test_worked_solutions_state_true_steps(abc):
+    text = worked(*abc)
+    units, tens = re.fullmatch(r"<think>([\d,]+);([\d,]+)</think>.*", text).groups()
+    units, tens = ([int(n) for n in part.split(",")] for part in (units, tens))
+    assert units == [sum(n % 10 for n in abc[:k]) for k in (2, 3)]
+    assert tens == [units[-1] // 10 + sum(n // 10 for n in abc[:k]) for k in (1, 2, 3)]
+    assert 10 * tens[-1] + units[-1] % 10 == sum(abc)
+    assert text.endswith(bare(*abc))
 
 
 def test_parts_are_disjoint_and_make_up_the_whole_space(parts):
     warmup, train = ({p.id for p in parts[part]} for part in ("warmup", "train"))
     assert not warmup & train
-    assert len(warmup) + len(train) == 90 * 8 * 90
-    assert len(train) == pytest.approx(90 * 8 * 90 / 8, rel=0.05)
+    assert len(warmup) + len(train) == 90**3
+    assert len(train) == pytest.approx(90**3 / 8, rel=0.02)
 
 
 def test_parts_are_the_same_problems_under_every_seed(parts):
     assert {p.id for p in Arithmetic(part="train").load(7)} == {p.id for p in parts["train"]}
 
 
-def test_a_seed_fixes_order_and_solutions_and_another_changes_both():
+def test_a_seed_chooses_which_solutions_are_worked_and_nothing_else():
     first, again, other = (Arithmetic(count=200).load(seed) for seed in (3, 3, 4))
     assert first == again
-    assert [p.id for p in first] != [p.id for p in other]
+    assert [p.id for p in first] == [p.id for p in other]
+    assert [p.solution for p in first] != [p.solution for p in other]
 
 
 def test_count_takes_so_many_distinct_problems():
@@ -59,6 +65,6 @@ def test_worked_is_the_share_of_worked_solutions(share):
 
 
 def test_runs_of_any_seed_are_evaluated_on_the_same_held_out_problems():
-    first, second = (load(Arithmetic(), seed) for seed in (0, 5))
+    first, second = (load(Arithmetic(count=3000), seed) for seed in (0, 5))
     assert len(first.held_out) == 256
     assert [p.id for p in first.held_out] == [p.id for p in second.held_out]

@@ -60,6 +60,8 @@ def write_run(folder: Path, *, steps: int = 24, seed: int = 0, finished: bool = 
     options = {"model": "shape:tiny", "algorithm": "dr_grpo", "lr": 1e-4, **config}
     text = CONFIG.format(seed=seed, steps=steps, out=folder.name, **options)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
+    (folder / "recipe.json").write_text(json.dumps({"recipe": "demo"}), encoding="utf-8")
+    (folder / "data.json").write_text(json.dumps({"data/loaded": 5000, "prompts/too_long": 3}), encoding="utf-8")
     lines = [json.dumps(metrics_of(step, steps)) for step in range(steps + 1)]
     tail = "\n" if finished else f'\n{{"step": {steps + 1}, "rew'
     (folder / "metrics.jsonl").write_text("\n".join(lines) + tail, encoding="utf-8")
@@ -106,6 +108,7 @@ def metrics_of(step: int, steps: int) -> dict[str, float]:
         "reward_std": 0.4 - 0.2 * done,
         "frac_reward_zero_std": 0.1 + 0.3 * done,
         "rewards/accuracy/mean": 0.4 + 0.3 * done + jitter / 2,
+        f"rewards/{HOSTILE[1]}/mean": 0.1,
         "rewards/format/mean": 0.7 + 0.25 * done,
         "completions/mean_length": 30 + 20 * done + 30 * jitter,
         "completions/max_length": 96,
@@ -123,10 +126,12 @@ def metrics_of(step: int, steps: int) -> dict[str, float]:
         "verify/right": 8,
         "verify/wrong": 8 - ungraded,
         "verify/could_not_grade": ungraded,
+        "verify/reason/no answer": 0.1,
         "time/generate": 1.1,
         "time/verify": 0.1,
         "time/annotate": 0.3,
         "time/update": 0.9 + jitter,
+        "time/step": 2.6 + jitter,
         "memory/peak_mib": 812.3 + 1e-13 * (step % 3),
         "faults/worker_killed": ungraded,
         "groups/dropped": 1,
