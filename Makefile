@@ -13,7 +13,7 @@ test: .venv/dev.done browser lint
 lint: .venv/dev.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # The report is tested in a real browser; where Debian's packages are not at hand, install Chromium by hand.
 .PHONY: browser

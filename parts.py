@@ -99,9 +99,9 @@ def _part_of(module: ModuleType) -> type[Part] | None:
     """The one public part that a module defines itself; None for a module that only serves the parts beside it."""
     key = module.__name__.rpartition(".")[2].replace("_", "")
     for value in vars(module).values():
-        if isinstance(value, type) and issubclass(value, Part) and value.__module__ == module.__name__:
-            if value.__name__.lower() == key:
-                return value
+        own = isinstance(value, type) and issubclass(value, Part) and value.__module__ == module.__name__
+        if own and value.__name__.lower() == key:
+            return value
     return None
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 Outcome = Literal["right", "wrong", "could_not_grade"]
 Stop = Literal["eos", "stop", "length", "gold"]
-"""Why a completion ended: the model's end token, a stop string or stop token, the token limit, or the data's own end."""
+"""Why a completion ended: the model's end token, a stop string or token, the token limit, or the data's own end."""
 
 
 class Message(TypedDict):
@@ -64,7 +64,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """An immutable state of the policy: the number of updates behind it and the SHA-256 of the tensors that define it."""
+    """An immutable state of the policy: the number of updates behind it, and the SHA-256 of its defining tensors."""
 
     number: int
     digest: str

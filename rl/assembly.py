@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from ..parts import UserError
 from ..rollouts.base import Engine, Surroundings
 from .collect import Collection
 from .config import Config
@@ -45,14 +47,15 @@ class Parts:
 
 def build_learner(config: Config, model: str, log: Callable[[str], None]) -> Learner:
     """The learner that a configuration describes, on `model` (an id, a folder or shape:NAME), untrained."""
-    return Learner(
-        model, config.learner, seed=config.seed, steps=config.steps, init_adapter=config.init_adapter, log=log
-    )
+    start = None if config.init_adapter is None else Path(config.init_adapter).expanduser()
+    return Learner(model, config.learner, seed=config.seed, steps=config.steps, init_adapter=start, log=log)
 
 
 def assemble(run: Run, model: str) -> Parts:
     """Build the learner, the problems, the engines and the verifier that a configuration names."""
     config, terminal = run.config, run.terminal
+    if config.rollouts.workers > 1:
+        raise UserError("rollouts.workers above 1 needs Ray actors, which this version does not have yet; set it to 1")
     learner = build_learner(config, model, terminal.say)
     problems = load_problems(config, learner.tokenizer)
     run.note_data(problems.counts, problems.template_hash)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
+from ...kernels.attention import causal_attention
 from ...kernels.decoder import gather, rms_norm, rotate, spread, swiglu
 from ...kernels.packing import Packing
 from .adapters.base import Adapter
@@ -117,16 +118,18 @@ def attend(
     q_RSHD: Tensor, k_RSKD: Tensor, v_RSKD: Tensor, *, scale: float, window: int | None, cap: float | None
 ) -> Tensor:
     """Causal attention of each row to itself; K key heads serve H query heads; [R, S, H, D]."""
+    length = q_RSHD.shape[1]
+    if window is not None and window >= length:
+        window = None
+    if cap is None and q_RSHD.device.type == "cpu":
+        return causal_attention(q_RSHD, k_RSKD, v_RSKD, scale=scale, window=window)
     q, k, v = (x.transpose(1, 2) for x in (q_RSHD, k_RSKD, v_RSKD))
-    length = q.shape[2]
-    windowed = window is not None and window < length
-    if cap is None and not windowed:
+    if cap is None and window is None:
         out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
         return out.transpose(1, 2)
     at = torch.arange(length, device=q.device)
-    seen = at[:, None] >= at
-    if windowed:
-        seen &= at[:, None] - at < window
+    back = at[:, None] - at
+    seen = back >= 0 if window is None else (back >= 0) & (back < window)
     if cap is None:
         out = scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale, enable_gqa=True)
         return out.transpose(1, 2)

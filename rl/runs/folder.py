@@ -39,6 +39,8 @@ class Run:
     terminal: Terminal
     metrics: Metrics
     lock: TextIO
+    fresh: bool
+    """Whether this process made the folder."""
     clock: Clock = field(default_factory=Clock)
     step: int = 0
     """Updates done."""
@@ -48,11 +50,14 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if error is not None:
+        unused = isinstance(error, UserError) and self.fresh and self.step == 0
+        if error is not None and not unused:
             self._note_failure(error)
         self.metrics.close()
         self.terminal.close()
         self.lock.close()
+        if unused:  # bad input found while assembling: the same command with better input finds the name free
+            discard(self.folder)
 
     @property
     def checkpoints(self) -> Path:
@@ -207,7 +212,7 @@ def open_run(config: Config, recipe: str, *, resume: bool) -> Run:
     write_json(folder / "recipe.json", {"recipe": recipe})
     terminal = Terminal(folder / "logs" / "run.log")
     metrics = Metrics(folder, open_trackers(config.trackers, folder, to_tree(config)))
-    return Run(folder, config, recipe, terminal, metrics, lock)
+    return Run(folder, config, recipe, terminal, metrics, lock, fresh=not resume)
 
 
 def read_config(folder: Path, overrides: dict[str, Any] | None = None) -> Config:

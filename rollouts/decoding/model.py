@@ -68,17 +68,17 @@ class FastDecoder:
         positions_N = self._to_device(np.concatenate([np.arange(n) for n in lengths]))
         angles = {key: self._rotation(key, positions_N, max(lengths)) for key in s.frequencies}
         x_NH = self._embed(tokens_N)
-        kv_by_layer = []
+        kv = []
         for layer, window, rope in zip(self.weights.layers, s.windows, s.ropes, strict=True):
             heads = self._project(layer, x_NH, *angles[rope])
-            kv_by_layer.append(heads[:, :, s.group :])
+            kv.append(heads[:, :, s.group :])
             out = self._attend_prompts(heads, lengths, window)
             x_NH = self._finish(layer, x_NH, out)
         out_PH = self._norm(x_NH[self._to_device(ends - 1)], self.weights.norm)
-        kv = torch.stack(kv_by_layer).transpose(1, 2)
+        keys, values = torch.stack(kv).permute(3, 0, 2, 1, 4).contiguous()
         starts = ends - lengths
         return [
-            Prefix(kv[:, :, a:b].clone(memory_format=torch.contiguous_format), out)
+            Prefix(keys[:, :, a:b], values[:, :, a:b], out)
             for a, b, out in zip(starts.tolist(), ends.tolist(), out_PH, strict=True)
         ]
 
@@ -149,9 +149,10 @@ class FastDecoder:
         x_RH = self._embed(self._to_device(tokens_R))
         for i, layer in enumerate(self.weights.layers):
             heads = self._project(layer, x_RH, *angles[s.ropes[i]])
-            kv = self.cache.kv[i]
-            kv.index_put_(at, heads[:, :, s.group :])
-            out = self._attend_rows(heads, kv, masks[s.windows[i]], rows, used)
+            keys, values = self.cache.keys[i], self.cache.values[i]
+            keys.index_put_(at, heads[:, :, s.group])
+            values.index_put_(at, heads[:, :, s.group + 1])
+            out = self._attend_rows(heads, keys[:rows], values[:rows], masks[s.windows[i]], used)
             x_RH = self._finish(layer, x_RH, out)
         return self._norm(x_RH, self.weights.norm)[:count]
 
@@ -163,18 +164,18 @@ class FastDecoder:
             logits_BV = torch.tanh(logits_BV / cap) * cap
         return logits_BV.float()
 
-    def _attend_rows(self, heads: Tensor, kv: Tensor, mask: Tensor, rows: int, used: int) -> Tensor:
+    def _attend_rows(self, heads: Tensor, keys: Tensor, values: Tensor, mask: Tensor, used: int) -> Tensor:
         """Each row's queries over its own past: [rows, heads * D]; the queries of one key head are one product."""
         s = self.shape
-        batch = rows * s.kv_heads
-        past = kv[:rows].view(batch, kv.shape[2], 2 * s.head_dim)[:, :used]
-        q = heads.view(batch, s.group + 2, s.head_dim)[:, : s.group]
-        keys, values = past[..., : s.head_dim].transpose(1, 2), past[..., s.head_dim :]
+        q = heads.flatten(0, 1)[:, : s.group]
+        past_keys = keys.flatten(0, 1)[:, :used].transpose(1, 2)
+        past_values = values.flatten(0, 1)[:, :used].transpose(1, 2)
         if s.softcap_attention is None:
-            scores = torch.baddbmm(mask, q, keys, alpha=s.scale)
+            scores = torch.baddbmm(mask, q, past_keys, alpha=s.scale)
         else:
-            scores = self._cap(torch.bmm(q, keys).mul_(s.scale)).add_(mask)
-        return torch.bmm(scores.softmax(-1), values).view(rows, s.heads * s.head_dim)
+            scores = self._cap(torch.bmm(q, past_keys).mul_(s.scale)).add_(mask)
+        out = torch.bmm(past_values, scores.softmax(-1).transpose(1, 2))
+        return out.transpose(1, 2).reshape(len(keys), s.heads * s.head_dim)
 
     def _mask(self, positions_R: Tensor, used: int, window: int | None, last: int) -> Tensor:
         """0 where a row may look, minus infinity elsewhere: [rows * key heads, 1, used]."""
