@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK = 96
+BLOCK = 64
 """Queries a block at most."""
 KEPT = 256
 """Rows up to this length keep their probabilities for the backward pass."""
@@ -40,9 +40,7 @@ def causal_attention(
 
 class _CausalAttention(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, q_RSHD: Tensor, k_RSKD: Tensor, v_RSKD: Tensor, scale: float, window: int | None
-    ) -> Tensor:
+    def forward(ctx: Any, q_RSHD: Tensor, k_RSKD: Tensor, v_RSKD: Tensor, scale: float, window: int | None) -> Tensor:
         shape, heads = q_RSHD.shape, k_RSKD.shape[2]
         q, k, v = _stacked(q_RSHD, heads), _stacked(k_RSKD, heads)[:, 0], _stacked(v_RSKD, heads)[:, 0]
         out = torch.empty_like(q)

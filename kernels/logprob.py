@@ -153,11 +153,10 @@ class _Head:
         z.mul_(self.softcap * self.scale)
         return bend
 
-    def chosen(self, hidden_TH: Tensor, tokens_T: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The chosen tokens' rows of the weight, logits and bend, all wide."""
-        row_TH = self.weight_VH[tokens_T].to(_wide(hidden_TH.dtype))
-        z_T = (hidden_TH * row_TH).sum(-1)
-        return row_TH, z_T, self.finish_(z_T, None if self.bias_V is None else self.bias_V[tokens_T])
+    def chosen(self, hidden_TH: Tensor, tokens_T: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The chosen tokens' logits, as exact as float32 has them, and what `finish_` gives for these."""
+        z_T = (hidden_TH * self.weight_VH[tokens_T].to(_wide(hidden_TH.dtype))).sum(-1)
+        return z_T, self.finish_(z_T, None if self.bias_V is None else self.bias_V[tokens_T])
 
 
 class _Scratch:
@@ -233,7 +232,7 @@ def _read_block(
     head: _Head, hidden_TH: Tensor, tokens_T: Tensor, want: _Want, scratch: _Scratch, r_buffer_TV: Tensor
 ) -> _Reading:
     """`_read` for one block of tokens; letters as in the module's docstring."""
-    row_TH, z_T, bend_T = head.chosen(hidden_TH, tokens_T)
+    z_T, bend_T = head.chosen(hidden_TH, tokens_T)
     z_TV = scratch.product(hidden_TH, head.weight_VH.t())
     bend_TV = head.finish_(z_TV, head.bias_V)
     # The lowest number there is, not -inf, for r z must be 0 at the chosen token.
@@ -245,23 +244,23 @@ def _read_block(
     l_T = z_TV.amax(-1) + torch.log(mass_T / r_TV.amax(-1))
     logp_T, rest_T, lse_T = logsigmoid(z_T - l_T), torch.sigmoid(l_T - z_T), torch.logaddexp(l_T, z_T)
     entropy_T = logp_slope_TH = entropy_slope_TH = None
-    if bend_T is not None:
-        row_TH.mul_(bend_T[:, None])
 
-    def pull(values_TV: Tensor) -> Tensor:
-        """From the logits back to the hidden states."""
-        bent_TV = values_TV if bend_TV is None else values_TV.mul_(bend_TV)
-        return _product(scratch.operand(bent_TV), head.weight_VH)
+    def pull(rest_TV: Tensor, chosen_T: Tensor) -> Tensor:
+        """From logits to hidden states, all in one product: what cancels does so before anything is rounded."""
+        if bend_T is not None and bend_TV is not None:
+            rest_TV, chosen_T = rest_TV.mul_(bend_TV), chosen_T * bend_T
+        all_TV = rest_TV.scatter_(1, tokens_T[:, None], chosen_T[:, None])
+        return _product(scratch.operand(all_TV), head.weight_VH).to(z_T.dtype)
 
     if want.entropy:
         p_T, rz_TV = logp_T.exp(), z_TV.mul_(r_TV)
         entropy_T = rest_T * (lse_T - rz_TV.sum(-1) / mass_T) - p_T * logp_T
         if want.slopes and want.entropy_grad:
-            # d entropy / d z_v = -p_v (log p_v + entropy), for the rest and for the chosen token.
-            rest_TH = pull(rz_TV.addcmul_(r_TV, (entropy_T - lse_T)[:, None])) * rest_T[:, None]
-            entropy_slope_TH = rest_TH.addcmul_(row_TH, (p_T * (logp_T + entropy_T))[:, None]).mul_(-head.scale)
+            # d entropy / d z_v = -p_v (log p_v + entropy)
+            rest_TV = rz_TV.addcmul_(r_TV, (entropy_T - lse_T)[:, None]).mul_(rest_T[:, None])
+            entropy_slope_TH = pull(rest_TV, p_T * (logp_T + entropy_T)).mul_(-head.scale)
     if want.slopes:
-        logp_slope_TH = (row_TH - pull(r_TV)).mul_((head.scale * rest_T)[:, None])
+        logp_slope_TH = pull(r_TV, -torch.ones_like(z_T)).mul_((-head.scale * rest_T)[:, None])
     return _Reading(logp_T, lse_T, entropy_T, logp_slope_TH, entropy_slope_TH)
 
 
@@ -324,7 +323,7 @@ def _head_grads(
     trained: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of the weight and the bias: the logits once more, a block of the vocabulary at a time."""
-    blocks = _blocks(len(head.weight_VH), max(1, len(hidden_TH)))
+    blocks = _blocks(len(head.weight_VH), len(hidden_TH))
     scratch = _Scratch(blocks[0].stop, len(hidden_TH), hidden_TH)
     weight_grad_VH = torch.empty_like(head.weight_VH) if trained[0] else None
     bias_grad_V = torch.empty_like(head.bias_V) if trained[1] and head.bias_V is not None else None

@@ -43,7 +43,11 @@ def _make(config: Config, name: str, folder: Path, train: Callable[..., Any]) ->
     if not started:
         discard(run)
     config = config.model_copy(update={"out": str(run)})
-    train(config, recipe=name, resume=started)
+    try:
+        train(config, recipe=name, resume=started)
+    except BaseException as error:
+        error.__notes__ = [f"the same command again goes on making {PREFIX}{name}"]  # it is no run of the user's
+        raise
     with replacing(folder) as temporary:
         export_merged(run, temporary)
         write_json(temporary / "made_by.json", {"recipe": name, "config": to_tree(config)})

@@ -19,5 +19,5 @@ class Verifier(Part):
         """Verdicts in the order of the submissions; verifiers with workers judge them side by side."""
         raise NotImplementedError
 
-    def close(self) -> None:  # noqa: B027 (most verifiers hold nothing)
+    def close(self) -> None:
         """Stop worker processes, if any."""

@@ -15,16 +15,14 @@ def evaluate(
     target: Annotated[str, typer.Argument(help="A run folder (its trained policy), or a recipe (its model as it is).")],
     overrides: OVERRIDES = None,
     checkpoint: Annotated[str, typer.Option(help="Of a run: last, best, or the number of a step.")] = "last",
-    out: Annotated[Path | None, typer.Option(help="Also write the result to this JSON file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the counts of each problem too, to this JSON file.")] = None,
 ) -> None:
-    """Measure pass@N with intervals on held-out problems."""
+    """Measure pass@N with intervals on held-out problems, and print it as JSON."""
     from ..config import parse_overrides
     from ..measure import measure
+    from ..runs.files import write_json
 
     result = measure(target, parse_overrides(overrides or []), checkpoint)
-    text = json.dumps(result, indent=1)
     if out is not None:
-        from ..runs.files import write_text
-
-        write_text(out, text + "\n")
-    typer.echo(text)
+        write_json(out, result)
+    typer.echo(json.dumps({**result, "problems": len(result["problems"])}, indent=1))

@@ -10,7 +10,9 @@ import typer
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write; by default report.html in the (first) run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="By default report.html in the run; comparison.html here for several.")
+    ] = None,
 ) -> None:
     """Write the report of one run, or of several side by side with the keys in which they differ."""
     from ..runs.report.build import write_report

@@ -24,10 +24,11 @@ class Dropout:
         return Dropout(derive_seed(self.seed, *place))
 
     def kept(self, like: Tensor, share: float) -> tuple[Tensor, float]:
-        """A boolean mask of `like`'s shape, True where an entry is kept, and the exact probability of that."""
+        """A uint8 mask of `like`'s shape, 1 where an entry is kept, and the exact probability of that."""
         threshold = round(share * LEVELS)
         generator = torch.Generator(device=like.device).manual_seed(self.seed)
         words = torch.empty(-(-like.numel() // 4), dtype=torch.int64, device=like.device)
         words.random_(-(2**63), None, generator=generator)
         bits = words.view(torch.int16)[: like.numel()].view(like.shape)
-        return bits >= threshold - LEVELS // 2, 1 - threshold / LEVELS
+        mask = torch.empty(like.shape, dtype=torch.uint8, device=like.device)
+        return torch.ge(bits, threshold - LEVELS // 2, out=mask), 1 - threshold / LEVELS

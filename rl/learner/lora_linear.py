@@ -64,7 +64,7 @@ class _LoraLinears(torch.autograd.Function):
         count = len(factors) // 2
         down_RH = torch.cat(factors[:count]).to(x_TH.dtype)
         ups = [(up * s).to(x_TH.dtype) for up, s in zip(factors[count:], frozen.scales, strict=True)]
-        kept_TH = x_TH if mask_TH is None else x_TH * mask_TH
+        kept_TH = x_TH if mask_TH is None else x_TH * mask_TH.to(x_TH.dtype)
         low_TR = kept_TH @ down_RH.t()
         outputs = []
         for weight, bias, up, low in zip(*frozen[:2], ups, low_TR.split([u.shape[1] for u in ups], 1), strict=True):
@@ -86,13 +86,13 @@ class _LoraLinears(torch.autograd.Function):
         ):
             torch.mm(g, up, out=out)
             up_grads.append((g.t() @ low).float().mul_(scale))
-        kept_TH = x_TH if mask_TH is None else x_TH * mask_TH
+        kept_TH = x_TH if mask_TH is None else x_TH * mask_TH.to(x_TH.dtype)
         down_grad_RH = (grad_low_TR.t() @ kept_TH).float()
         x_grad_TH = None
         if ctx.needs_input_grad[0]:
             x_grad_TH = grad_low_TR @ down_RH
             if mask_TH is not None:
-                x_grad_TH.mul_(mask_TH)
+                x_grad_TH.mul_(mask_TH.to(x_TH.dtype))
             for g, weight in zip(sent, ctx.frozen.weights, strict=True):
                 x_grad_TH.addmm_(g, weight)
         return (x_grad_TH, None, None, *down_grad_RH.split(widths, 0), *up_grads)

@@ -53,9 +53,10 @@ class Run:
         unused = isinstance(error, UserError) and self.fresh and self.step == 0
         if error is not None and not unused:
             self._note_failure(error)
-        self.metrics.close()
-        self.terminal.close()
-        self.lock.close()
+        with contextlib.ExitStack() as closing:  # all of them, though one may meet a full disk
+            closing.callback(self.lock.close)
+            closing.callback(self.terminal.close)
+            closing.callback(self.metrics.close)
         if unused:  # bad input found while assembling: the same command with better input finds the name free
             discard(self.folder)
 
@@ -163,11 +164,14 @@ class Run:
             "versions": installed_versions(),
         }
         write_json(self.folder / "summary.json", summary)
-        self.terminal.show(closing_table(summary))
+        if base and final:
+            self.terminal.show(closing_table(summary))
         self.terminal.say(f"report: {write_report([self.folder])}")
         return summary
 
     def _note_failure(self, error: BaseException) -> None:
+        if not isinstance(error, UserError | RunError):  # those say themselves what to do
+            error.add_note(f"the same command with out={self.folder} --resume goes on")
         with contextlib.suppress(OSError):  # such as a full disk: the error itself is what is told
             write_json(self.folder / "failure.json", {"error": str(error) or type(error).__name__})
 
@@ -205,13 +209,18 @@ def open_run(config: Config, recipe: str, *, resume: bool) -> Run:
     elif folder.exists():
         raise UserError(f"{folder} exists; choose another `out`, or add --resume to continue the run in it")
     (folder / "logs").mkdir(parents=True, exist_ok=resume)
-    lock = _lock(folder)
-    config = config.model_copy(update={"out": str(folder)})
-    discard(folder / "failure.json")
-    write_text(folder / "config.yaml", to_yaml(config))
-    write_json(folder / "recipe.json", {"recipe": recipe})
-    terminal = Terminal(folder / "logs" / "run.log")
-    metrics = Metrics(folder, open_trackers(config.trackers, folder, to_tree(config)))
+    with contextlib.ExitStack() as undo:
+        if not resume:
+            undo.callback(discard, folder)
+        lock = undo.enter_context(_lock(folder))
+        config = config.model_copy(update={"out": str(folder)})
+        discard(folder / "failure.json")
+        write_text(folder / "config.yaml", to_yaml(config))
+        write_json(folder / "recipe.json", {"recipe": recipe})
+        terminal = Terminal(folder / "logs" / "run.log")
+        undo.callback(terminal.close)
+        metrics = Metrics(folder, open_trackers(config.trackers, folder, to_tree(config)))
+        undo.pop_all()
     return Run(folder, config, recipe, terminal, metrics, lock, fresh=not resume)
 
 

@@ -61,17 +61,66 @@ ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"
 STATIC_ROPES = {"default", "linear", "llama3", "yarn"}
 
 _READ = frozenset(
-    "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
-    "hidden_act hidden_activation max_position_embeddings rms_norm_eps tie_word_embeddings rope_parameters "
-    "use_sliding_window sliding_window max_window_layers layer_types attention_bias mlp_bias query_pre_attn_scalar "
-    "final_logit_softcapping attn_logit_softcapping use_bidirectional_attention".split()
+    [
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "hidden_act",
+        "hidden_activation",
+        "max_position_embeddings",
+        "rms_norm_eps",
+        "tie_word_embeddings",
+        "rope_parameters",
+        "use_sliding_window",
+        "sliding_window",
+        "max_window_layers",
+        "layer_types",
+        "attention_bias",
+        "mlp_bias",
+        "query_pre_attn_scalar",
+        "final_logit_softcapping",
+        "attn_logit_softcapping",
+        "use_bidirectional_attention",
+    ]
 )
 _WITHOUT_EFFECT = frozenset(
-    "model_type architectures dtype torch_dtype transformers_version initializer_range use_cache pad_token_id "
-    "bos_token_id eos_token_id attention_dropout pretraining_tp quantization_config cache_implementation "
-    "sliding_window_pattern output_hidden_states output_attentions return_dict chunk_size_feed_forward "
-    "is_encoder_decoder id2label label2id problem_type tokenizer_class task_specific_params default_theta "
-    "rope_theta rope_scaling rope_local_base_freq use_mrope auto_map".split()
+    [
+        "model_type",
+        "architectures",
+        "dtype",
+        "torch_dtype",
+        "transformers_version",
+        "initializer_range",
+        "use_cache",
+        "pad_token_id",
+        "bos_token_id",
+        "eos_token_id",
+        "attention_dropout",
+        "pretraining_tp",
+        "quantization_config",
+        "cache_implementation",
+        "sliding_window_pattern",
+        "output_hidden_states",
+        "output_attentions",
+        "return_dict",
+        "chunk_size_feed_forward",
+        "is_encoder_decoder",
+        "id2label",
+        "label2id",
+        "problem_type",
+        "tokenizer_class",
+        "task_specific_params",
+        "default_theta",
+        "rope_theta",
+        "rope_scaling",
+        "rope_local_base_freq",
+        "use_mrope",
+        "auto_map",
+    ]
 )
 
 

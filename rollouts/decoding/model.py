@@ -116,17 +116,21 @@ class FastDecoder:
 
     # Rows
 
-    def reserve(self, rows: int, length: int) -> None:
-        """Make room for `rows` rows of `length` positions."""
-        self.cache.reserve(-(-rows // ROWS) * ROWS, length)
+    def fit(self, rows: int, length: int) -> None:
+        """Make room for `rows` rows, and for `length` positions, which is all that any of them uses."""
+        self.cache.fit(-(-rows // ROWS) * ROWS, length)
 
     def seat(self, rows: Sequence[int], prefixes: Sequence[Prefix]) -> None:
         """Let each row start after its prompt."""
         self.cache.seat(rows, prefixes)
 
-    def keep(self, order: Sequence[int], length: int) -> None:
+    def keep(self, order: Sequence[int]) -> None:
         """Row i goes on with what row `order[i]` was."""
-        self.cache.keep(order, length)
+        self.cache.keep(order)
+
+    def release(self) -> None:
+        """Free the rows' memory."""
+        self.cache.release()
 
     def step(self, tokens_B: np.ndarray, positions_B: np.ndarray) -> Tensor:
         """Feed row i its token at its position, for the first B rows; the rows' outputs [B, H] for `logits`."""
@@ -137,10 +141,9 @@ class FastDecoder:
         tokens_R = np.zeros(rows, dtype=np.int64)
         positions_R[:count], tokens_R[:count] = positions_B, tokens_B
         last = int(positions_R.max())
-        used = min(-(-(last + 1) // BLOCK) * BLOCK, self.cache.length)
         positions = self._to_device(positions_R)
         angles = {key: self._rotation(key, positions, last + 1) for key in s.frequencies}
-        masks = {window: self._mask(positions, used, window, last) for window in set(s.windows)}
+        masks = {window: self._mask(positions, window, last) for window in set(s.windows)}
         at = (
             torch.arange(rows, device=self.device)[:, None],
             torch.arange(s.kv_heads, device=self.device)[None, :],
@@ -152,7 +155,7 @@ class FastDecoder:
             keys, values = self.cache.keys[i], self.cache.values[i]
             keys.index_put_(at, heads[:, :, s.group])
             values.index_put_(at, heads[:, :, s.group + 1])
-            out = self._attend_rows(heads, keys[:rows], values[:rows], masks[s.windows[i]], used)
+            out = self._attend_rows(heads, keys[:rows], values[:rows], masks[s.windows[i]])
             x_RH = self._finish(layer, x_RH, out)
         return self._norm(x_RH, self.weights.norm)[:count]
 
@@ -164,22 +167,20 @@ class FastDecoder:
             logits_BV = torch.tanh(logits_BV / cap) * cap
         return logits_BV.float()
 
-    def _attend_rows(self, heads: Tensor, keys: Tensor, values: Tensor, mask: Tensor, used: int) -> Tensor:
+    def _attend_rows(self, heads: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """Each row's queries over its own past: [rows, heads * D]; the queries of one key head are one product."""
         s = self.shape
         q = heads.flatten(0, 1)[:, : s.group]
-        past_keys = keys.flatten(0, 1)[:, :used].transpose(1, 2)
-        past_values = values.flatten(0, 1)[:, :used].transpose(1, 2)
+        past_keys, past_values = keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1)
         if s.softcap_attention is None:
             scores = torch.baddbmm(mask, q, past_keys, alpha=s.scale)
         else:
             scores = self._cap(torch.bmm(q, past_keys).mul_(s.scale)).add_(mask)
-        out = torch.bmm(past_values, scores.softmax(-1).transpose(1, 2))
-        return out.transpose(1, 2).reshape(len(keys), s.heads * s.head_dim)
+        return torch.bmm(scores.softmax(-1), past_values).view(len(keys), s.heads * s.head_dim)
 
-    def _mask(self, positions_R: Tensor, used: int, window: int | None, last: int) -> Tensor:
-        """0 where a row may look, minus infinity elsewhere: [rows * key heads, 1, used]."""
-        at = torch.arange(used, device=self.device)
+    def _mask(self, positions_R: Tensor, window: int | None, last: int) -> Tensor:
+        """0 where a row may look, minus infinity elsewhere: [rows * key heads, 1, length of the cache]."""
+        at = torch.arange(self.cache.length, device=self.device)
         hidden = at > positions_R[:, None]
         if window is not None and last >= window:
             hidden |= at <= positions_R[:, None] - window

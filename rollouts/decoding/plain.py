@@ -83,7 +83,7 @@ class PlainDecoder:
         """Compute each prompt once, by itself."""
         return [self._prefill_one(prompt) for prompt in prompts]
 
-    def reserve(self, rows: int, length: int) -> None:
+    def fit(self, rows: int, length: int) -> None:
         """The cache grows by itself."""
 
     def seat(self, rows: Sequence[int], prefixes: Sequence[Prefix]) -> None:
@@ -113,7 +113,11 @@ class PlainDecoder:
             block[row, :, width - new.shape[2] :] = new[0]
         return block
 
-    def keep(self, order: Sequence[int], length: int) -> None:
+    def release(self) -> None:
+        """Free the rows' memory."""
+        self.keep([])
+
+    def keep(self, order: Sequence[int]) -> None:
         """Row i goes on with what row `order[i]` was."""
         self._tokens = [self._tokens[i] for i in order]
         if not self._tokens:

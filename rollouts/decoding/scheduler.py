@@ -43,16 +43,20 @@ class Decoder(Protocol):
         """Compute each prompt once; each result has `out`, which `logits` takes."""
         ...
 
-    def reserve(self, rows: int, length: int) -> None:
-        """Make room."""
+    def fit(self, rows: int, length: int) -> None:
+        """Make room for `rows` rows, and for `length` positions, which is all that any of them uses."""
         ...
 
     def seat(self, rows: Sequence[int], prefixes: Sequence[Any]) -> None:
         """Let each row start after its prompt; rows follow those in use, or replace them."""
         ...
 
-    def keep(self, order: Sequence[int], length: int) -> None:
-        """Row i becomes what row `order[i]` was, as far as `length` positions; the rest is free."""
+    def keep(self, order: Sequence[int]) -> None:
+        """Row i becomes what row `order[i]` was; the rest is free."""
+        ...
+
+    def release(self) -> None:
+        """Free the rows' memory."""
         ...
 
     def step(self, tokens_B: np.ndarray, positions_B: np.ndarray) -> Tensor:
@@ -133,6 +137,7 @@ class Scheduler:
                 holes = self._close(self._seat(holes))
                 if self._active:
                     holes = self._step()
+        self._decoder.release()
         self._stats.samples += len(self._jobs)
         return [self._drawn[i] for i in range(len(self._jobs))]
 
@@ -163,7 +168,7 @@ class Scheduler:
             self._prefill(missing)
         prefixes = [self._prefixes[p] for p in wanted]
         lengths = [len(self._prompts[p]) for p in wanted]
-        self._decoder.reserve(max(self._active, rows[-1] + 1), max(lengths))
+        self._decoder.fit(max(self._active, rows[-1] + 1), max(*lengths, self._longest()))
         self._decoder.seat(rows, prefixes)
         for p in wanted:
             self._unseated_P[p] -= 1
@@ -197,8 +202,7 @@ class Scheduler:
         self._active -= len(free)
         tail = (row for row in range(self._active, self._active + len(free)) if row not in free)
         order = [next(tail) if row in free else row for row in range(self._active)]
-        used = self._start_J[self._job_S[order]] + self._length_S[order]
-        self._decoder.keep(order, int(used.max(initial=0)))
+        self._decoder.keep(order)
         for state in (self._job_S, self._length_S, self._tokens_ST, self._logp_ST):
             state[: self._active] = state[order]
         self._rules = None
@@ -211,11 +215,16 @@ class Scheduler:
         if self._rules is None:
             self._rules = Rules.of([self._jobs[j].sampling for j in jobs], self._decoder.device)
         positions = self._start_J[jobs] + lengths - 1
-        self._decoder.reserve(self._active, int(positions.max()) + 1)
+        self._decoder.fit(self._active, self._longest())
         out = self._decoder.step(self._tokens_ST[rows, lengths - 1], positions)
         self._stats.steps += 1
         self._stats.rows += len(rows)
         return self._record(rows, out, self._rules)
+
+    def _longest(self) -> int:
+        """Positions that the longest row uses, the token it was drawn last included."""
+        used = self._start_J[self._job_S[: self._active]] + self._length_S[: self._active]
+        return int(used.max(initial=0))
 
     def _record(self, rows: list[int], out: Tensor, rules: Rules) -> list[int]:
         """Draw the next token of each row from its output; the rows whose sample it ended."""

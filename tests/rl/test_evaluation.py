@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from underdog.rl.runs import evaluation
 from underdog.rl.runs.evaluation import Tally, change, curve, interval, pass_at, powers_of_two, summarise
 

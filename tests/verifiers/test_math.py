@@ -228,9 +228,7 @@ def test_hostile_answers_are_wrong_and_the_pool_lives():
         assert {v.outcome for v in verdicts} == {"wrong"}
         assert "timeout" in {v.reason for v in verdicts}
         assert json.dumps([v.detail for v in verdicts], ensure_ascii=False).encode("utf-8")
-        patient = Math(workers=2)
-        patient._pool = verifier._pool
-        assert judged(patient, [("x^2+7", "7+x^2")])[0].outcome == "right"
+        assert judged(verifier, [("x^2+7", "7+x^2")])[0].outcome == "right"
     finally:
         verifier.close()
 

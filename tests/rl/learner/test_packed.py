@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 from underdog.kernels import packing
 from underdog.kernels.logprob import token_logprobs
 from underdog.parts import find

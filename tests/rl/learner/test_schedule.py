@@ -4,7 +4,6 @@ import math
 
 import pytest
 from pydantic import ValidationError
-
 from underdog.rl.learner.options import LearnerOptions, Schedule
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from safetensors import safe_open
-
 from underdog.parts import RunError, UserError
 from underdog.rl.api import train
 from underdog.rl.runs import checkpoint
