@@ -67,10 +67,11 @@ class _CausalAttention(torch.autograd.Function):
             rows, keys, _ = block
             p = kept[index] if kept else _probabilities(q, k, block, ctx.scale)
             sent = grad[:, :, rows].flatten(1, 2)
-            v_grad[:, keys].baddbmm_(p.mT, sent)
+            # (baddbmm_ on a slice would go one matrix at a time.)
+            v_grad[:, keys].add_(torch.bmm(p.mT, sent))
             s = torch.bmm(sent, v[:, keys].mT).sub_(along[:, :, rows].flatten(1, 2)).mul_(p)
             q_grad[:, :, rows] = torch.bmm(s, k[:, keys]).mul_(ctx.scale).view_as(q[:, :, rows])
-            k_grad[:, keys].baddbmm_(s.mT, q[:, :, rows].flatten(1, 2), alpha=ctx.scale)
+            k_grad[:, keys].add_(torch.bmm(s.mT, q[:, :, rows].flatten(1, 2)), alpha=ctx.scale)
         few = (*shape[:2], heads, shape[3])
         return _unstacked(q_grad, shape), _unstacked(k_grad[:, None], few), _unstacked(v_grad[:, None], few), None, None
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from .config import read_recipe, resolve
 
 
-def train(recipe: str, *, resume: bool = False, **overrides: Any) -> dict[str, Any]:
+def train(recipe: str | PathLike[str], *, resume: bool = False, **overrides: Any) -> dict[str, Any]:
     """Train what a recipe describes and return its summary: `train("demo", seed=3, **{"learner.lr": 1e-4})`.
 
     Raises:
@@ -17,7 +17,7 @@ def train(recipe: str, *, resume: bool = False, **overrides: Any) -> dict[str, A
     """
     from .loop import train as run
 
-    name, tree = read_recipe(recipe)
+    name, tree = read_recipe(str(recipe))
     return run(resolve(tree, overrides), recipe=name, resume=resume)
 
 

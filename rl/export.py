@@ -35,8 +35,15 @@ def export_merged(run: Path, folder: Path, which: str = "last") -> None:
 
 
 def export_adapter(run: Path, folder: Path, which: str = "last") -> None:
-    """Write a PEFT adapter folder, as `PeftModel` and vLLM load it."""
-    trained_learner(run, which).save_adapter(folder)
+    """Write a PEFT adapter folder, as `PeftModel` and vLLM load it.
+
+    Raises:
+        UserError: the policy has no such form.
+    """
+    learner = trained_learner(run, which)
+    if learner.policy.adapter() is None:
+        raise UserError(f"the policy in {run} has no adapter (it was trained in full); export it with --form merged")
+    learner.save_adapter(folder)
 
 
 def push_folder(folder: Path, hub_id: str) -> str:

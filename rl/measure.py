@@ -8,7 +8,7 @@ from typing import Any
 from ..parts import UserError
 from ..rollouts.base import Surroundings
 from .assembly import build_learner, load_problems
-from .config import read_recipe, resolve
+from .config import read_recipe, recipe_names, resolve
 from .export import trained_learner
 from .loop import train
 from .made import resolve_model
@@ -24,9 +24,12 @@ def measure(target: str, overrides: dict[str, Any] | None = None, checkpoint: st
         UserError: there is no such run, checkpoint or recipe, or no held-out problem.
     """
     folder = Path(target)
-    if folder.is_dir():
+    is_run = folder.is_dir() and (target not in recipe_names() or (folder / "config.yaml").is_file())
+    if is_run:
         config = read_config(folder, overrides)
         learner = trained_learner(folder, checkpoint, overrides)
+    elif len(folder.parts) > 1 and folder.suffix not in {".yaml", ".yml"}:
+        raise UserError(f"there is no run {target}; give a run's folder, a recipe's name or the path of a .yaml file")
     else:
         config = resolve(read_recipe(target)[1], overrides)
         learner = build_learner(config, resolve_model(config.model, train), log=lambda text: None)
@@ -34,7 +37,7 @@ def measure(target: str, overrides: dict[str, Any] | None = None, checkpoint: st
     if not problems.held_out or config.eval.problems == 0:
         raise UserError("no problem is held out to evaluate on; raise data.held_out and eval.problems")
     part = config.rollouts.engine if type(config.rollouts.engine).live else config.eval.engine
-    engine = part.open(Surroundings(learner.tokenizer, learner.device, folder if folder.is_dir() else Path()))
+    engine = part.open(Surroundings(learner.tokenizer, learner.device, folder if is_run else Path()))
     try:
         evaluator = Evaluator(engine, config.verifier, problems.held_out, config.eval_sampling(), config.seed)
         version, tally = evaluator.measure(learner.policy, config.eval.problems, config.eval.samples)

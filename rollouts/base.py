@@ -13,7 +13,7 @@ from ..records import Policy, Request, Sample, Version
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What an engine may need of the run it serves: the model's own tokenizer, a device, threads to use and its folder."""
+    """What an engine may need of the run it serves: the model's own tokenizer, the device and the run's folder."""
 
     tokenizer: Any
     device: str
@@ -40,7 +40,7 @@ class EnginePart(Part):
     """Options of an engine; `open` builds it (heavy imports belong there)."""
 
     live: ClassVar[bool] = True
-    """Whether samples are drawn from the published policy; where not (gold, replay), evaluation needs another engine."""
+    """Whether samples come from the published policy; where not (gold, replay), evaluation takes another engine."""
 
     def open(self, surroundings: Surroundings) -> Engine:
         """Start the engine."""

@@ -39,7 +39,8 @@ def tiny_recipe(tiny_shape: str, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A recipe of random answers with a reward that differs between them: the share of even digits."""
     folder = tmp_path_factory.mktemp("recipe")
     (folder / "even.py").write_text(
-        "def even(group):\n    return [sum(c in '02468' for c in s.text) / max(len(s.text), 1) for s in group.samples]\n"
+        "def even(group):\n"
+        "    return [sum(c in '02468' for c in s.text) / max(len(s.text), 1) for s in group.samples]\n"
     )
     path = folder / "tiny.yaml"
     path.write_text(

@@ -66,7 +66,7 @@ def test_arrows_point_one_way(path: Path) -> None:
 
 
 def test_no_folder_below_the_root_is_a_regular_package() -> None:
-    # `kernels` and `verifiers` are other people's packages too: with an __init__.py, ours would hide theirs in Ray workers.
+    # `kernels` and `verifiers` are other people's packages too: with an __init__.py, ours would hide theirs.
     below = [path for room in (*ROOMS_OF_THE_HOUSE, "recipes", "tests") for path in (ROOT / room).rglob("__init__.py")]
     assert below == []
 

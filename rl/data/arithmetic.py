@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Literal
 
 import numpy as np
@@ -10,8 +11,8 @@ from pydantic import Field
 from ...records import Problem, derive_seed
 from .base import Data
 
-DIGITS = 90
-"""Two-digit numbers: 10 to 99."""
+NUMBERS = np.arange(10, 100)
+ORDERS = np.array(list(permutations(range(3))))
 TRAIN_SHARE = 8
 """One problem in so many belongs to the part `train`, the others to `warmup`."""
 
@@ -36,13 +37,8 @@ def bare(a: int, b: int, c: int) -> str:
     return rf"\boxed{{{a + b + c}}}"
 
 
-def part_of(a: int, b: int, c: int) -> Literal["warmup", "train"]:
-    """Which part a problem belongs to: by hash alone, so that the parts are disjoint whatever the seeds."""
-    return "train" if _in_train(np.array([_index(a, b, c)]))[0] else "warmup"
-
-
 class Arithmetic(Data):
-    """The 729,000 sums of three two-digit numbers, in two disjoint parts."""
+    """The 125,580 sums of three two-digit numbers, each in one order of its numbers, in two disjoint parts."""
 
     part: Literal["warmup", "train"] = "train"
     """Seven eighths of the problems are for the warm-up, one eighth for training and evaluation."""
@@ -53,29 +49,37 @@ class Arithmetic(Data):
 
     def load(self, seed: int) -> list[Problem]:
         """The first `count` problems of the part, in an order that is the part's own; which are worked is `seed`'s."""
-        index_N = np.arange(DIGITS**3, dtype=np.uint64)
-        index_N = index_N[_in_train(index_N) == (self.part == "train")]
-        index_N = index_N[np.argsort(_mix(index_N, derive_seed("order")), kind="stable")][: self.count]
-        chance_N = _mix(index_N, derive_seed("worked", seed)) / 2.0**64
-        return [self._problem(int(i), chance < self.worked) for i, chance in zip(index_N, chance_N, strict=True)]
-
-    def _problem(self, index: int, reasons: bool) -> Problem:
-        abc = index // DIGITS**2 + 10, index // DIGITS % DIGITS + 10, index % DIGITS + 10
-        solution = worked(*abc) if reasons else bare(*abc)
-        return Problem("+".join(map(str, abc)), prompt(*abc), answer=str(sum(abc)), solution=solution)
+        abc_N3 = triples(self.part)[: self.count]
+        chance_N = _mix(_index(abc_N3), derive_seed("worked", seed)) / 2.0**64
+        return [_problem(*abc, reasons=bool(x < self.worked)) for abc, x in zip(abc_N3.tolist(), chance_N, strict=True)]
 
 
-def _index(a: int, b: int, c: int) -> int:
-    return ((a - 10) * DIGITS + b - 10) * DIGITS + c - 10
+def triples(part: Literal["warmup", "train"]) -> np.ndarray:
+    """[N, 3] numbers of a part's problems: by hash alone, so that the parts are disjoint whatever the seeds.
+
+    Three numbers occur in one order only, so that no problem of one part is another's with its numbers exchanged.
+    """
+    a, b, c = (axis.ravel() for axis in np.meshgrid(NUMBERS, NUMBERS, NUMBERS, indexing="ij"))
+    sorted_N3 = np.stack([a, b, c], axis=1)[(a <= b) & (b <= c)]
+    index_N = _index(sorted_N3)
+    train_N = _mix(index_N, derive_seed("arithmetic")) % np.uint64(TRAIN_SHARE) == 0
+    chosen_N3, index_N = (x[train_N == (part == "train")] for x in (sorted_N3, index_N))
+    orders_N3 = ORDERS[(_mix(index_N, derive_seed("turn")) % np.uint64(len(ORDERS))).astype(np.int64)]
+    return np.take_along_axis(chosen_N3, orders_N3, axis=1)[np.argsort(_mix(index_N, derive_seed("order")))]
 
 
-def _in_train(index_N: np.ndarray) -> np.ndarray:
-    return _mix(index_N, derive_seed("arithmetic")) % np.uint64(TRAIN_SHARE) == 0
+def _problem(a: int, b: int, c: int, *, reasons: bool) -> Problem:
+    solution = worked(a, b, c) if reasons else bare(a, b, c)
+    return Problem(f"{a}+{b}+{c}", prompt(a, b, c), answer=str(a + b + c), solution=solution)
+
+
+def _index(abc_N3: np.ndarray) -> np.ndarray:
+    return (abc_N3.astype(np.uint64) * np.array([10_000, 100, 1], dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
 
 
 def _mix(index_N: np.ndarray, seed: int) -> np.ndarray:
     """splitmix64 (Steele, Lea and Flood 2014): a hash of each index, uint64, for all at once."""
-    z = (index_N.astype(np.uint64) + np.uint64(seed)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (index_N + np.uint64(seed)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))

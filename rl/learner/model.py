@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,20 @@ def load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Without the progress bars that transformers draws for each file it reads or writes."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def shape_names() -> tuple[str, ...]:
     """The shapes that come with the package."""
     return tuple(sorted(path.stem for path in SHAPES.glob("*.json")))
@@ -81,8 +97,10 @@ def _from_pretrained(name: str, dtype: torch.dtype, extra: dict[str, Any]) -> Ba
     from transformers import AutoModelForCausalLM
 
     tokenizer = load_tokenizer(name)
+    # A download keeps its bar: it may take long.
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **extra)
+        with without_bars() if Path(name).is_dir() else nullcontext():
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **extra)
     except (OSError, ValueError) as error:
         raise UserError(_not_found(name, error)) from error
     return Base(model, tokenizer)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .model import without_bars
+
 if TYPE_CHECKING:
     from .adapters.base import Adapter
 
@@ -61,7 +63,8 @@ class LivePolicy:
 
     def save_merged(self, folder: Path) -> None:
         """Write an ordinary Hugging Face model folder, tokenizer included; sums in float32, then rounded once."""
-        self._base.save_pretrained(folder, state_dict=_on_cpu(self.weights()))
+        with without_bars():
+            self._base.save_pretrained(folder, state_dict=_on_cpu(self.weights()))
         self.tokenizer.save_pretrained(folder)
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from .cache import BLOCK, Cache, Prefix
 from .family import Shape
-from .weights import Layer, Linear, Weights
+from .linear import Linear
+from .weights import Layer, Weights
 
 ROWS = 8
 """A step computes a multiple of this many rows, so that few sizes occur and their set-up is reused."""
@@ -161,7 +162,7 @@ class FastDecoder:
 
     def logits(self, out_BH: Tensor) -> Tensor:
         """Float32 logits [B, V] of rows' outputs."""
-        logits_BV = F.linear(out_BH, self.weights.head)
+        logits_BV = self.weights.head(out_BH)
         cap = self.shape.softcap_logits
         if cap is not None:
             logits_BV = torch.tanh(logits_BV / cap) * cap
@@ -197,7 +198,7 @@ class FastDecoder:
     def _project(self, layer: Layer, x_NH: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotated queries and keys, and values: [N, key head, group + 2, D], for each key head its queries first."""
         s = self.shape
-        joined = F.linear(self._norm(x_NH, layer.norm_in), *layer.qkv)
+        joined = layer.qkv(self._norm(x_NH, layer.norm_in))
         heads = joined.view(-1, s.kv_heads, s.group + 2, s.head_dim)
         if layer.norm_q is not None and layer.norm_k is not None:
             heads[:, :, : s.group] = self._norm(heads[:, :, : s.group], layer.norm_q)
@@ -209,15 +210,14 @@ class FastDecoder:
         """Output projection and MLP, each added to the residual."""
         attended = attended.to(x_NH.dtype)
         x_NH = self._add(x_NH, attended, layer.out, layer.norm_attention)
-        gate, up = F.linear(self._norm(x_NH, layer.norm_mlp), *layer.gate_up).chunk(2, -1)
+        gate, up = layer.gate_up(self._norm(x_NH, layer.norm_mlp)).chunk(2, -1)
         active = F.silu(gate) if self.shape.activation == "silu" else F.gelu(gate, approximate="tanh")
         return self._add(x_NH, active.mul_(up), layer.down, layer.norm_out)
 
     def _add(self, x_NH: Tensor, inner: Tensor, linear: Linear, norm: Tensor | None) -> Tensor:
-        if norm is None and linear.bias is None:
-            return torch.addmm(x_NH, inner, linear.weight.t())
-        out_NH = F.linear(inner, *linear)
-        return x_NH + (out_NH if norm is None else self._norm(out_NH, norm))
+        if norm is None:
+            return linear.added_to(x_NH, inner)
+        return x_NH + self._norm(linear(inner), norm)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         """RMS norm, rounded where transformers rounds it: Gemma once, the others also before the weight."""

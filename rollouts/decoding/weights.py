@@ -14,13 +14,7 @@ from torch import Tensor
 
 from ...parts import RunError
 from .family import Shape
-
-
-class Linear(NamedTuple):
-    """A projection's weight [out, in] and bias [out] or None."""
-
-    weight: Tensor
-    bias: Tensor | None
+from .linear import Linear
 
 
 class Layer(NamedTuple):
@@ -44,10 +38,13 @@ class Weights:
     def __init__(self, shape: Shape, dtype: torch.dtype, device: str) -> None:
         self.shape, self.dtype, self.device = shape, dtype, torch.device(device)
         self._slots: dict[str, Tensor] = {}
+        self._linears: list[Linear] = []
         self.embedding = self._new("model.embed_tokens.weight", shape.vocab, shape.hidden)
         self.layers = [self._layer(f"model.layers.{i}.") for i in range(shape.layers)]
         self.norm = self._norm("model.norm.weight", shape.hidden)
-        self.head = self.embedding if shape.tied else self._new("lm_head.weight", shape.vocab, shape.hidden)
+        self.head = self._joined(
+            self.embedding if shape.tied else self._new("lm_head.weight", shape.vocab, shape.hidden), None
+        )
 
     @torch.no_grad()
     def load(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
@@ -73,13 +70,15 @@ class Weights:
             raise RunError(f"the policy's weights lack {sorted(missing)[0]} and {len(missing) - 1} more")
         if self.shape.tied:
             self._load_tied_head(tied_head)
+        for linear in self._linears:
+            linear.pack()
 
     def _load_tied_head(self, tensor: Tensor | None) -> None:
         """A head that the configuration ties to the embedding is kept apart only where it differs (an adapter on it)."""
         if tensor is None or torch.equal(tensor.to(self.embedding), self.embedding):
-            self.head = self.embedding
+            self.head.weight = self.embedding
         else:
-            self.head = tensor.detach().to(self.embedding, copy=True)
+            self.head.weight = tensor.detach().to(self.embedding, copy=True)
 
     def _layer(self, prefix: str) -> Layer:
         s = self.shape
@@ -106,15 +105,19 @@ class Weights:
         """Gemma's 1 + w is kept in float32, as transformers adds it in float32."""
         return self._new(name, size, dtype=torch.float32 if self.shape.gemma else None)
 
+    def _joined(self, weight: Tensor, bias: Tensor | None) -> Linear:
+        self._linears.append(Linear(weight, bias))
+        return self._linears[-1]
+
     def _linear(self, name: str, inputs: int, outputs: int, bias: bool) -> Linear:
         weight = self._new(f"{name}.weight", outputs, inputs)
-        return Linear(weight, self._new(f"{name}.bias", outputs) if bias else None)
+        return self._joined(weight, self._new(f"{name}.bias", outputs) if bias else None)
 
     def _qkv(self, attention: str) -> Linear:
         s = self.shape
         weight = self._join_qkv(f"{attention}{{}}_proj.weight", s.hidden)
         bias = self._join_qkv(f"{attention}{{}}_proj.bias", 1) if s.bias_qkv else None
-        return Linear(weight.view(-1, s.hidden), None if bias is None else bias.view(-1))
+        return self._joined(weight.view(-1, s.hidden), None if bias is None else bias.view(-1))
 
     def _join_qkv(self, name: str, inputs: int) -> Tensor:
         s = self.shape
@@ -130,7 +133,7 @@ class Weights:
         weight = torch.zeros(2 * s.intermediate, s.hidden, dtype=self.dtype, device=self.device)
         self._slots[f"{mlp}gate_proj.weight"], self._slots[f"{mlp}up_proj.weight"] = weight.chunk(2)
         if not s.bias_mlp:
-            return Linear(weight, None)
+            return self._joined(weight, None)
         bias = torch.zeros(2 * s.intermediate, dtype=self.dtype, device=self.device)
         self._slots[f"{mlp}gate_proj.bias"], self._slots[f"{mlp}up_proj.bias"] = bias.chunk(2)
-        return Linear(weight, bias)
+        return self._joined(weight, bias)

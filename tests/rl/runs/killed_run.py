@@ -1,4 +1,4 @@
-"""A run that kills itself: `killed_run.py RECIPE OUT PLACE COUNT [--resume]`, SIGKILL at the COUNT-th visit of PLACE."""
+"""A run that kills itself: `killed_run.py RECIPE OUT PLACE COUNT [--resume]` dies at the COUNT-th visit of PLACE."""
 
 from __future__ import annotations
 

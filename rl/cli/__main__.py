@@ -1,0 +1,7 @@
+"""`python -m underdog.rl.cli` is `underdog`."""
+
+from __future__ import annotations
+
+from .main import main
+
+main()

@@ -1,0 +1,148 @@
+"""`underdog train` and the commands around it, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from underdog.rl.config import parse_yaml, resolve, to_tree
+
+
+def test_train_writes_a_run_folder_and_says_how_it_went(underdog: Any, tiny_recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    said = underdog("train", tiny_recipe, "steps=1", f"out={out}", "seed=3")
+    assert said.code == 0
+    assert "step 1/1" in said.err
+    assert str(out / "report.html") in said.err
+    assert (out / "report.html").stat().st_size > 100_000
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["seed"], summary["steps"], summary["recipe"]) == (3, 1, "tiny")
+    assert "shards" not in said.err + said.out  # no bar of another library among our lines
+
+
+def test_without_out_runs_are_numbered(
+    underdog: Any, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        assert underdog("train", tiny_recipe, "steps=1", "eval.problems=0").code == 0
+        assert (tmp_path / "runs" / f"tiny-{number}" / "summary.json").is_file()
+
+
+def test_dry_run_shows_the_resolved_configuration_and_writes_nothing(
+    underdog: Any, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = underdog("train", tiny_recipe, "learner.adapter.r=2", "out=never", "--dry-run")
+    assert (said.code, said.err) == (0, "")
+    shown, _, words = said.out.partition("\nwould run")
+    config = resolve(parse_yaml(shown, "what was shown"))
+    assert (config.learner.adapter.r, config.out) == (2, "never")
+    assert to_tree(config)["algorithm"] == {**to_tree(config)["algorithm"], "name": "grpo", "kl": 0.01}
+    assert "3 problems x 4 samples = 12 samples a step" in words
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resume_goes_on_from_the_command_line(underdog: Any, tiny_recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    quick = (f"out={out}", "eval.problems=0", "eval.every=0")
+    assert underdog("train", tiny_recipe, *quick, "steps=2").code == 0
+    said = underdog("train", tiny_recipe, *quick, "steps=3", "--resume")
+    assert said.code == 0
+    assert "resuming after step 2" in said.err
+    assert json.loads((out / "summary.json").read_text())["steps"] == 3
+    assert "--resume needs the run's folder" in underdog("train", tiny_recipe, "--resume").sentence
+
+
+def test_eval_of_a_run_repeats_its_final_evaluation(underdog: Any, finished_run: Path, tmp_path: Path) -> None:
+    said = underdog("eval", finished_run, "--out", tmp_path / "counts.json")
+    assert said.code == 0
+    printed, counts = json.loads(said.out), json.loads((tmp_path / "counts.json").read_text())
+    assert counts == json.loads((finished_run / "evaluations" / "final.json").read_text())
+    assert printed == {**counts, "problems": 8}
+
+
+def test_eval_of_a_recipe_measures_its_model_as_it_is(underdog: Any, tiny_recipe: Path, finished_run: Path) -> None:
+    printed = json.loads(underdog("eval", tiny_recipe).out)
+    base = json.loads((finished_run / "evaluations" / "base.json").read_text())
+    assert (printed["pass@1"], printed["digest"], printed["version"]) == (base["pass@1"], base["digest"], 0)
+
+
+def test_report_of_one_run_and_of_several(
+    underdog: Any, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = underdog("report", finished_run, "--out", "one.html")
+    assert (said.code, said.out.strip()) == (0, "one.html")
+    said = underdog("report", finished_run, finished_run)
+    assert (said.code, said.out.strip()) == (0, "comparison.html")
+    assert all((tmp_path / name).stat().st_size > 100_000 for name in ("one.html", "comparison.html"))
+
+
+def test_export_says_where_it_wrote(underdog: Any, finished_run: Path, tmp_path: Path) -> None:
+    said = underdog("export", finished_run, tmp_path / "model", "--form", "adapter", "--checkpoint", "best")
+    assert (said.code, said.out.strip(), said.err) == (0, str(tmp_path / "model"), "")
+    assert (tmp_path / "model" / "adapter_config.json").is_file()
+
+
+def test_recipes_lists_and_prints(underdog: Any) -> None:
+    listed = underdog("recipes").out.splitlines()
+    assert {line.split()[0] for line in listed} >= {"demo", "demo-base", "gsm8k"}
+    assert all(len(line.split()) > 3 for line in listed)
+    assert parse_yaml(underdog("recipes", "demo").out, "demo")["model"] == "recipe:demo-base"
+    assert "did you mean 'demo'" in underdog("recipes", "dem").sentence
+
+
+def test_schema_holds_what_a_recipe_may_say(underdog: Any) -> None:
+    schema = json.loads(underdog("recipes", "--schema").out)
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    assert schema["additionalProperties"] is False
+    text = json.dumps(schema)
+    referred = {part.partition('"')[0] for part in text.split('"$ref": "#/$defs/')[1:]}
+    assert referred <= set(schema["$defs"])
+    engines = schema["$defs"]["Rollouts"]["properties"]["engine"]["anyOf"]
+    assert "local" in engines[0]["enum"]
+    jsonschema = pytest.importorskip("jsonschema")
+    from underdog.rl.config import read_recipe, recipe_names
+
+    for name in recipe_names():
+        jsonschema.validate(read_recipe(name)[1], schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**read_recipe("demo")[1], "lerner": {}}, schema)
+
+
+def test_doctor_says_what_there_is_and_how_to_get_the_rest(underdog: Any) -> None:
+    said = underdog("doctor")
+    assert said.code == 0
+    lines = {line.split()[0]: line for line in said.out.splitlines()}
+    assert {"underdog", "python", "train", "vllm", "device", "engine", "disk"} <= set(lines)
+    assert "torch" in lines["train"]
+    for extra in ("vllm", "lean", "QLoRA"):
+        assert ("missing" in lines[extra]) == (f"to get {extra}:" in said.out)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_in_one_sentence_and_the_run_resumes(underdog: Any, tiny_recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "underdog.rl.cli", "train", str(tiny_recipe), f"out={out}", "eval.problems=0"]
+    process = subprocess.Popen(
+        [*command, "steps=10000"], stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path
+    )
+    waited = time.monotonic() + 120
+    while process.poll() is None and not (out / "metrics.jsonl").exists() and time.monotonic() < waited:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1] == f"underdog: interrupted; the same command with out={out} --resume goes on"
+    assert "Traceback" not in errors
+    done = len((out / "metrics.jsonl").read_text().splitlines())
+    assert underdog("train", tiny_recipe, f"out={out}", "eval.problems=0", f"steps={done + 1}", "--resume").code == 0
