@@ -6,6 +6,7 @@ A recipe is YAML 1.2; `key=value` overrides are dotted. An unknown key fails wit
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from .runs.metrics import TrackerName
 from .suggestions import explain
 
 NULL = "tag:yaml.org,2002:null"
+OWN_REWARD = re.compile(r"rewards\.(?P<name>.+\.py:[A-Za-z_]\w*)(?P<rest>(?:\.\w+)*)")
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
@@ -185,7 +187,7 @@ def resolve(tree: Mapping[str, Any], overrides: Mapping[str, Any] | None = None)
     """
     merged = _copy(tree)
     for key, value in (overrides or {}).items():
-        _set(merged, key.split("."), value)
+        _set(merged, _split(key), value)
     _name_defaults(Config, merged)
     try:
         return _share_max_tokens(Config.model_validate(merged))
@@ -253,6 +255,14 @@ def _copy(tree: Any) -> Any:
     if isinstance(tree, Mapping):
         return {key: _copy(value) for key, value in tree.items()}
     return [_copy(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def _split(dotted: str) -> list[str]:
+    """The keys of a dotted path; in `rewards.path/to/mine.py:short.weight` the dots of the file separate nothing."""
+    own = OWN_REWARD.fullmatch(dotted)
+    if own is None:
+        return dotted.split(".")
+    return ["rewards", own["name"], *own["rest"].split(".")[1:]]
 
 
 def _set(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:

@@ -21,7 +21,6 @@ from ..records import Batch, Group
 from . import scoring
 from .assembly import Parts, assemble
 from .config import Config
-from .made import resolve_model
 from .runs.evaluation import Tally
 from .runs.folder import Run, open_run
 
@@ -29,16 +28,15 @@ PATIENCE = 8
 """Steps in a row without any signal before a run stops: it is then not learning, and will not begin to."""
 
 
-def train(config: Config, *, recipe: str = "run", resume: bool = False) -> dict[str, Any]:
-    """Train what `config` describes, in a run folder, and return the summary.
+def train(config: Config, *, recipe: str = "run", model: str | None = None, resume: bool = False) -> dict[str, Any]:
+    """Train what `config` describes, in a run folder, and return the summary; `model` is where its model is found.
 
     Raises:
         UserError: the configuration cannot be carried out, or the run's folder is taken.
         RunError: the run cannot go on; its folder stays resumable.
     """
-    model = resolve_model(config.model, train)
     with open_run(config, recipe, resume=resume) as run:
-        parts = assemble(run, model)
+        parts = assemble(run, model or config.model)
         try:
             run.restore(parts.states)
             return learn(run, parts)

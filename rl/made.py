@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import sys
 from pathlib import Path
-from typing import Any
 
 from .config import Config, read_recipe, resolve, to_tree
+from .loop import train
 from .runs.files import discard, replacing, write_json
+from .trained import trained_learner
 
 PREFIX = "recipe:"
 
 
-def resolve_model(model: str, train: Callable[..., Any]) -> str:
+def find_model(model: str) -> str:
     """The model's id or folder; `recipe:NAME` is trained (or its making resumed) unless the cache holds it.
 
     The cache is `$UNDERDOG_CACHE`, else ~/.cache/underdog; its key is the digest of the resolved recipe.
@@ -26,7 +27,7 @@ def resolve_model(model: str, train: Callable[..., Any]) -> str:
     config = resolve(tree)
     folder = cache() / "models" / f"{name}-{_digest(config)}"
     if not (folder / "config.json").is_file():
-        _make(config, name, folder, train)
+        _make(config, name, folder)
     return str(folder)
 
 
@@ -35,13 +36,12 @@ def cache() -> Path:
     return Path(os.environ.get("UNDERDOG_CACHE") or Path.home() / ".cache" / "underdog")
 
 
-def _make(config: Config, name: str, folder: Path, train: Callable[..., Any]) -> None:
-    from .export import export_merged
-
+def _make(config: Config, name: str, folder: Path) -> None:
     run = folder.with_name(f"{folder.name}.run")
     started = (run / "config.yaml").is_file()
     if not started:
         discard(run)
+    print(f"making the model {PREFIX}{name}, once; it is kept in {folder}", file=sys.stderr)
     config = config.model_copy(update={"out": str(run)})
     try:
         train(config, recipe=name, resume=started)
@@ -49,7 +49,7 @@ def _make(config: Config, name: str, folder: Path, train: Callable[..., Any]) ->
         error.__notes__ = [f"the same command again goes on making {PREFIX}{name}"]  # it is no run of the user's
         raise
     with replacing(folder) as temporary:
-        export_merged(run, temporary)
+        trained_learner(run, config.model).save_merged(temporary)
         write_json(temporary / "made_by.json", {"recipe": name, "config": to_tree(config)})
     discard(run)
 

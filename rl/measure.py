@@ -9,12 +9,11 @@ from ..parts import UserError
 from ..rollouts.base import Surroundings
 from .assembly import build_learner, load_problems
 from .config import read_recipe, recipe_names, resolve
-from .export import trained_learner
-from .loop import train
-from .made import resolve_model
+from .made import find_model
 from .runs.evaluation import to_json
 from .runs.evaluator import Evaluator
 from .runs.folder import read_config
+from .trained import trained_learner
 
 
 def measure(target: str, overrides: dict[str, Any] | None = None, checkpoint: str = "last") -> dict[str, Any]:
@@ -27,12 +26,12 @@ def measure(target: str, overrides: dict[str, Any] | None = None, checkpoint: st
     is_run = folder.is_dir() and (target not in recipe_names() or (folder / "config.yaml").is_file())
     if is_run:
         config = read_config(folder, overrides)
-        learner = trained_learner(folder, checkpoint, overrides)
+        learner = trained_learner(folder, find_model(config.model), checkpoint, overrides)
     elif len(folder.parts) > 1 and folder.suffix not in {".yaml", ".yml"}:
         raise UserError(f"there is no run {target}; give a run's folder, a recipe's name or the path of a .yaml file")
     else:
         config = resolve(read_recipe(target)[1], overrides)
-        learner = build_learner(config, resolve_model(config.model, train), log=lambda text: None)
+        learner = build_learner(config, find_model(config.model), log=lambda text: None)
     problems = load_problems(config, learner.tokenizer)
     if not problems.held_out or config.eval.problems == 0:
         raise UserError("no problem is held out to evaluate on; raise data.held_out and eval.problems")

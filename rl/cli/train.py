@@ -33,6 +33,6 @@ def train(
         from ...parts import UserError
 
         raise UserError("--resume needs the run's folder: add out=runs/NAME")
-    from ..loop import train as run
+    from .. import api
 
-    run(config, recipe=name, resume=resume)
+    api.train(recipe, resume=resume, **parse_overrides(overrides or []))

@@ -262,7 +262,8 @@ class Learner:
         norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
         top = self._options.max_grad_norm
         if top is not None and math.isfinite(norm) and norm > top:
-            torch._foreach_mul_(gradients, top / norm)
+            for gradient in gradients:
+                gradient.mul_(top / norm)
         return norm
 
     def _abnormal(self, norm: float) -> bool:

@@ -22,7 +22,7 @@ NAME = "default"
 
 
 def apply(modules: Sequence[nn.Module], x_TH: Tensor, dropout: Dropout | None) -> list[Tensor]:
-    """Each module applied to `x_TH`; modules that are no plain PEFT LoRA go their own way (and draw their own masks)."""
+    """Each module applied to `x_TH`; what is no plain PEFT LoRA goes its own way and draws its own masks."""
     if not all(_is_plain(module) for module in modules):
         return [module(x_TH) for module in modules]
     layers: Any = modules

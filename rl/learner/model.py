@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ...parts import UserError, nearest
-from .tokenizers import build_tokenizer
+from .tokenizer import build_tokenizer
 
 SHAPES = Path(__file__).resolve().parents[2] / "recipes" / "shapes"
 

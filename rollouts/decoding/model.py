@@ -41,6 +41,7 @@ class FastDecoder:
         self._compute = torch.float32 if self.device.type == "cpu" else dtype
         self.cache = Cache(shape, self._compute, self.device)
         self._angles: dict[str, tuple[Tensor, Tensor]] = {}
+        self._eps = torch.tensor(shape.eps, dtype=torch.float32, device=self.device)
         self._embed_scale = torch.tensor(shape.hidden**0.5, dtype=dtype, device=self.device)
 
     def load(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
@@ -145,18 +146,16 @@ class FastDecoder:
         positions = self._to_device(positions_R)
         angles = {key: self._rotation(key, positions, last + 1) for key in s.frequencies}
         masks = {window: self._mask(positions, window, last) for window in set(s.windows)}
-        at = (
-            torch.arange(rows, device=self.device)[:, None],
-            torch.arange(s.kv_heads, device=self.device)[None, :],
-            positions[:, None],
-        )
+        heads_at = torch.arange(rows * s.kv_heads, device=self.device) * self.cache.length
+        at = positions.repeat_interleave(s.kv_heads).add_(heads_at)
         x_RH = self._embed(self._to_device(tokens_R))
         for i, layer in enumerate(self.weights.layers):
             heads = self._project(layer, x_RH, *angles[s.ropes[i]])
+            by_head = heads.flatten(0, 1)
             keys, values = self.cache.keys[i], self.cache.values[i]
-            keys.index_put_(at, heads[:, :, s.group])
-            values.index_put_(at, heads[:, :, s.group + 1])
-            out = self._attend_rows(heads, keys[:rows], values[:rows], masks[s.windows[i]])
+            keys.view(-1, s.head_dim).index_copy_(0, at, by_head[:, s.group])
+            values.view(-1, s.head_dim).index_copy_(0, at, by_head[:, s.group + 1])
+            out = self._attend_rows(by_head[:, : s.group], keys[:rows], values[:rows], masks[s.windows[i]])
             x_RH = self._finish(layer, x_RH, out)
         return self._norm(x_RH, self.weights.norm)[:count]
 
@@ -168,10 +167,9 @@ class FastDecoder:
             logits_BV = torch.tanh(logits_BV / cap) * cap
         return logits_BV.float()
 
-    def _attend_rows(self, heads: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """Each row's queries over its own past: [rows, heads * D]; the queries of one key head are one product."""
+    def _attend_rows(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """Queries [rows * key heads, group, D] over each row's own past [rows, key heads, length, D]: [rows, heads * D]."""
         s = self.shape
-        q = heads.flatten(0, 1)[:, : s.group]
         past_keys, past_values = keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1)
         if s.softcap_attention is None:
             scores = torch.baddbmm(mask, q, past_keys, alpha=s.scale)
@@ -210,9 +208,8 @@ class FastDecoder:
         """Output projection and MLP, each added to the residual."""
         attended = attended.to(x_NH.dtype)
         x_NH = self._add(x_NH, attended, layer.out, layer.norm_attention)
-        gate, up = layer.gate_up(self._norm(x_NH, layer.norm_mlp)).chunk(2, -1)
-        active = F.silu(gate) if self.shape.activation == "silu" else F.gelu(gate, approximate="tanh")
-        return self._add(x_NH, active.mul_(up), layer.down, layer.norm_out)
+        inner = layer.gate_up(self._norm(x_NH, layer.norm_mlp))
+        return self._add(x_NH, inner, layer.down, layer.norm_out)
 
     def _add(self, x_NH: Tensor, inner: Tensor, linear: Linear, norm: Tensor | None) -> Tensor:
         if norm is None:
@@ -220,12 +217,13 @@ class FastDecoder:
         return x_NH + self._norm(linear(inner), norm)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        """RMS norm, rounded where transformers rounds it: Gemma once, the others also before the weight."""
-        if x.dtype == torch.float32:
-            return F.rms_norm(x, weight.shape, weight, self.shape.eps)
+        """RMS norm in float32, rounded where transformers rounds it: Gemma at the end, the others before the weight."""
+        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = torch.addcmul(self._eps, size, size, value=1.0 / x.shape[-1]).rsqrt_()
+        normed = x * scale
         if self.shape.gemma:
-            return F.rms_norm(x.float(), weight.shape, weight, self.shape.eps).to(x.dtype)
-        return F.rms_norm(x, weight.shape, None, self.shape.eps).mul_(weight)
+            return normed.mul_(weight).to(x.dtype)
+        return normed.to(x.dtype).mul_(weight)
 
     def _cap(self, scores: Tensor) -> Tensor:
         cap = self.shape.softcap_attention

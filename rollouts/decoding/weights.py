@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...parts import RunError
 from .family import Shape
-from .linear import Linear
+from .linear import Gated, Linear
 
 
 class Layer(NamedTuple):
@@ -27,7 +27,7 @@ class Layer(NamedTuple):
     out: Linear
     norm_attention: Tensor | None
     norm_mlp: Tensor
-    gate_up: Linear
+    gate_up: Gated
     down: Linear
     norm_out: Tensor | None
 
@@ -38,7 +38,7 @@ class Weights:
     def __init__(self, shape: Shape, dtype: torch.dtype, device: str) -> None:
         self.shape, self.dtype, self.device = shape, dtype, torch.device(device)
         self._slots: dict[str, Tensor] = {}
-        self._linears: list[Linear] = []
+        self._projections: list[Linear | Gated] = []
         self.embedding = self._new("model.embed_tokens.weight", shape.vocab, shape.hidden)
         self.layers = [self._layer(f"model.layers.{i}.") for i in range(shape.layers)]
         self.norm = self._norm("model.norm.weight", shape.hidden)
@@ -70,8 +70,8 @@ class Weights:
             raise RunError(f"the policy's weights lack {sorted(missing)[0]} and {len(missing) - 1} more")
         if self.shape.tied:
             self._load_tied_head(tied_head)
-        for linear in self._linears:
-            linear.pack()
+        for projection in self._projections:
+            projection.pack()
 
     def _load_tied_head(self, tensor: Tensor | None) -> None:
         """A head that the configuration ties to the embedding is kept apart only where it differs (an adapter on it)."""
@@ -106,8 +106,9 @@ class Weights:
         return self._new(name, size, dtype=torch.float32 if self.shape.gemma else None)
 
     def _joined(self, weight: Tensor, bias: Tensor | None) -> Linear:
-        self._linears.append(Linear(weight, bias))
-        return self._linears[-1]
+        linear = Linear(weight, bias)
+        self._projections.append(linear)
+        return linear
 
     def _linear(self, name: str, inputs: int, outputs: int, bias: bool) -> Linear:
         weight = self._new(f"{name}.weight", outputs, inputs)
@@ -128,12 +129,13 @@ class Weights:
         self._slots[name.format("v")] = joined[:, s.group + 1]
         return joined
 
-    def _gate_up(self, mlp: str) -> Linear:
+    def _gate_up(self, mlp: str) -> Gated:
         s = self.shape
         weight = torch.zeros(2 * s.intermediate, s.hidden, dtype=self.dtype, device=self.device)
-        self._slots[f"{mlp}gate_proj.weight"], self._slots[f"{mlp}up_proj.weight"] = weight.chunk(2)
-        if not s.bias_mlp:
-            return self._joined(weight, None)
-        bias = torch.zeros(2 * s.intermediate, dtype=self.dtype, device=self.device)
-        self._slots[f"{mlp}gate_proj.bias"], self._slots[f"{mlp}up_proj.bias"] = bias.chunk(2)
-        return self._joined(weight, bias)
+        bias = torch.zeros(2 * s.intermediate, dtype=self.dtype, device=self.device) if s.bias_mlp else None
+        for kind, joined in (("weight", weight), ("bias", bias)):
+            if joined is not None:
+                self._slots[f"{mlp}gate_proj.{kind}"], self._slots[f"{mlp}up_proj.{kind}"] = joined.chunk(2)
+        gated = Gated(weight, bias, s.activation)
+        self._projections.append(gated)
+        return gated

@@ -70,7 +70,7 @@ def test_an_export_never_overwrites(underdog: Any, finished_run: Path, tmp_path:
     assert "exists; choose another folder" in underdog("export", finished_run, tmp_path / "model").sentence
     ended = underdog("export", finished_run, tmp_path / "new", "--checkpoint", "7")
     assert ended.code == 2
-    assert "no checkpoint '7'; it holds steps 2, 4" in ended.sentence
+    assert "no checkpoint '7'; it holds steps 3, 4" in ended.sentence
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
@@ -92,7 +92,7 @@ def test_a_corrupt_checkpoint(underdog: Any, tiny_recipe: Path, finished_run: Pa
     ended = underdog("train", tiny_recipe, f"out={out}", "steps=5", "--resume")
     assert ended.code == 1
     assert f"checkpoint {newest} is damaged" in ended.sentence
-    assert "remove that folder and resume goes on from step 2" in ended.sentence
+    assert "remove that folder and resume goes on from step 3" in ended.sentence
     assert {path: path.read_bytes() for path in newest.rglob("*") if path.is_file()} == before
     ended = underdog("export", out, tmp_path / "model")
     assert (ended.code, (tmp_path / "model").exists()) == (1, False)

@@ -146,3 +146,17 @@ def test_ctrl_c_ends_in_one_sentence_and_the_run_resumes(underdog: Any, tiny_rec
     assert "Traceback" not in errors
     done = len((out / "metrics.jsonl").read_text().splitlines())
     assert underdog("train", tiny_recipe, f"out={out}", "eval.problems=0", f"steps={done + 1}", "--resume").code == 0
+
+
+def test_a_reward_of_the_user_s_own_is_an_override(
+    underdog: Any, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def short(group):\n    return [-len(s.tokens_T) / 12 for s in group.samples]\n")
+    own = ("rewards.mine.py:short=0.5", "rewards.accuracy=2")
+    assert underdog("train", tiny_recipe, *own, "steps=1", "eval.problems=0", "out=run").code == 0
+    row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert -1 <= row["rewards/mine.py:short/mean"] < 0
+    shown = underdog("train", tiny_recipe, *own, "rewards.mine.py:short.weight=0.25", "--dry-run").out
+    assert "accuracy x 2" in shown
+    assert "mine.py:short x 0.25" in shown

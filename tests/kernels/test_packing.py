@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -94,7 +96,7 @@ def test_the_fused_steps_equal_plain_torch():
     torch.manual_seed(0)
     x, w = torch.randn(5, 3, 8, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
     plain = lambda x, w: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * w  # noqa: E731
-    pairs = [(lambda x, w: decoder.rms_norm(x, w, 1e-6), plain, (x, w))]
+    pairs: list[Any] = [(lambda x, w: decoder.rms_norm(x, w, 1e-6), plain, (x, w))]
     gate, up = torch.randn(2, 6, 10, dtype=torch.float64)
     pairs.append((decoder.swiglu, lambda g, u: torch.nn.functional.silu(g) * u, (gate, up)))
     angle = torch.randn(5, 4, dtype=torch.float64)

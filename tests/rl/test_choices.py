@@ -47,7 +47,7 @@ def test_what_is_no_part_is_refused(value, kind, words):
 
 
 def test_round_trip_in_both_modes():
-    tree = Tree.model_validate({"learner": {"adapter": {"name": "lora", "r": 8, "targets": ("q_proj",)}}})
+    tree = Tree.model_validate({"learner": {"adapter": {"name": "lora", "r": 8, "targets": ["q_proj"]}}})
     dumped = tree.model_dump()
     assert dumped["learner"]["adapter"]["name"] == "lora"
     assert dumped["learner"]["adapter"]["r"] == 8

@@ -84,7 +84,7 @@ class Lora(Adapter):
         if not file.is_file():
             raise UserError(f"init_adapter: {folder} holds no adapter_model.safetensors; give a PEFT adapter's folder")
         tensors, own = load_file(file), get_peft_model_state_dict(model)
-        saved = LoraConfig.from_pretrained(str(folder))
+        saved: Any = LoraConfig.from_pretrained(str(folder))
         same_shapes = {n: t.shape for n, t in tensors.items()} == {n: t.shape for n, t in own.items()}
         if not same_shapes or saved.lora_alpha / saved.r != self.alpha / self.r or saved.use_rslora:
             raise UserError(

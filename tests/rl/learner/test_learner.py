@@ -110,7 +110,7 @@ def test_annotations_are_the_models_own_log_probs(make):
     for name in ("logp", "ref_logp"):
         with torch.no_grad(), learner._options.adapter.off(learner._model) if name == "ref_logp" else torch.no_grad():
             expected = [teacher_forced(learner._model, row).numpy() for row in batch.rows]
-        found = [None] * 8
+        found: list[Any] = [None] * 8
         found[::2], found[1::2] = groups[0].annotations[name], groups[1].annotations[name]
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_allclose(a, b, atol=2e-5)
@@ -146,7 +146,7 @@ def test_the_gradient_is_that_of_the_plain_loss(make, monkeypatch, checkpointing
     found = gradients(learner, batch, monkeypatch)
     model = learner._model
     terms = [row.weight * (torch.from_numpy(row.advantage_T) * teacher_forced(model, row)).sum() for row in batch.rows]
-    (-sum(terms)).backward()
+    torch.stack(terms).sum().neg().backward()
     norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm()
     for name, parameter in model.named_parameters():
         expected = parameter.grad / max(1.0, norm.item())

@@ -5,6 +5,8 @@ All is float64 but transformers' norms and rotations, which are float32 whatever
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from underdog.rl.learner.packed import PackedDecoder
 from underdog.rl.learner.padded import PaddedDecoder
 from underdog.rl.learner.policy import head
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "vocab_size": 40,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -26,7 +28,7 @@ SMALL = {
     "max_position_embeddings": 64,
     "pad_token_id": 0,
 }
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "Qwen2ForCausalLM": {"tie_word_embeddings": True},
     "Qwen3ForCausalLM": {"head_dim": 8},
     "LlamaForCausalLM": {"attention_bias": True},
@@ -48,7 +50,7 @@ def make(kind: str):
     config_class = transformers.Gemma3TextConfig if kind.startswith("Gemma3") else architecture.config_class
     torch.manual_seed(3)
     # transformers' fused attention leaves out Gemma 2's soft cap; the eager one has it.
-    eager = {"attn_implementation": "eager"} if kind.startswith("Gemma2") else {}
+    eager: dict[str, Any] = {"attn_implementation": "eager"} if kind.startswith("Gemma2") else {}
     model = architecture(config_class(**SMALL, **KINDS[kind], **eager)).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -110,8 +112,8 @@ def test_values_and_gradients_equal_transformers(kind, adapter):
     reference = plain_logps(wrapped, prompts, completions)
     expected = gradients(model, reference)
     assert PackedDecoder.knows(model)
-    decoders = [PackedDecoder(model, part, checkpointing=c) for c in (False, True)]
-    decoders.append(PaddedDecoder(model, checkpointing=False))
+    packed = [PackedDecoder(model, part, checkpointing=c) for c in (False, True)]
+    decoders = [*packed, PaddedDecoder(model, checkpointing=False)]
     for decoder in decoders:
         for budget in (10_000, 12):
             ours = packed_logps(model, decoder, prompts, completions, budget)

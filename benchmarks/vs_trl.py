@@ -1,0 +1,1 @@
+"""TRL's GRPOTrainer and Underdog, side by side (being written)."""
