@@ -64,7 +64,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--natural", action="store_true", help="completions of 1 to --completion tokens")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--tokens", type=int, default=2048, help="Underdog's micro-batch, in tokens")
+    parser.add_argument("--tokens", type=int, default=None, help="Underdog's micro-batch, in tokens")
     parser.add_argument("--micro", type=int, default=16, help="the plain side's micro-batch, in rows")
     parser.add_argument("--threads", type=int, default=2, help="with 1, seconds are the thread's CPU time")
     parser.add_argument("--repeats", type=int, default=4)

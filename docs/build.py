@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
-
 from underdog.parts import ROOMS, Options, find, names
 from underdog.rl.choices import Choice
 from underdog.rl.config import Config
@@ -25,6 +24,7 @@ Every key of a recipe and every option of every part. On the command line keys a
 Where a key chooses a part, a bare word is short for a block: `algorithm: rloo` is `algorithm: {name: rloo}`.
 `path/to/file.py:Name` in its place brings a part of your own.
 """
+WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null"}
 BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "min_length": "at least {} long"}
 
 
@@ -89,8 +89,13 @@ def _values(field: FieldInfo) -> str:
         return f"a part: [{choice.kind}](#{choice.kind})"
     if field.annotation == Config.model_fields["rewards"].annotation:
         return "weights of parts: [reward](#reward)"
-    bounds = [BOUNDS[b].format(getattr(m, b)) for m in field.metadata for b in BOUNDS if hasattr(m, b)]
-    return ", ".join([_type(field.annotation), *bounds])
+    return ", ".join([_type(field.annotation), *_limits(field.metadata)])
+
+
+def _limits(marks: Iterable[Any]) -> list[str]:
+    return [
+        words.format(getattr(mark, name)) for mark in marks for name, words in BOUNDS.items() if hasattr(mark, name)
+    ]
 
 
 def _choice(field: FieldInfo) -> Choice | None:
@@ -99,22 +104,15 @@ def _choice(field: FieldInfo) -> Choice | None:
 
 def _type(annotation: Any) -> str:
     """`int | None` as a reader says it."""
-    if annotation is type(None):
-        return "null"
-    if isinstance(annotation, type) and not hasattr(annotation, "__args__"):
-        return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(
-            annotation.__name__, annotation.__name__
-        )
-    inner = [a for a in getattr(annotation, "__args__", ())]
-    if getattr(annotation, "__metadata__", None):
-        limits = [BOUNDS[b].format(getattr(m, b)) for f in annotation.__metadata__ for m in f.metadata for b in BOUNDS if hasattr(m, b)]
-        return " ".join([_type(annotation.__origin__), *limits])
-    if inner and all(isinstance(a, str) for a in inner):
-        return ", ".join(f"`{a}`" for a in inner)
-    name = getattr(annotation, "__name__", "") or str(annotation)
-    if name == "list":
+    inner = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        kind, *marks = inner
+        return " and ".join([_type(kind), *(limit for field in marks for limit in _limits(field.metadata))])
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in inner)
+    if get_origin(annotation) is list:
         return f"list of {_type(inner[0])}"
-    return " or ".join(dict.fromkeys(_type(a) for a in inner))
+    return " or ".join(_type(one) for one in inner) if inner else WORDS[annotation]
 
 
 if __name__ == "__main__":

@@ -162,13 +162,13 @@ def _key(request: Request) -> bytes:
 
 def _decoder(config: Any, dtype: torch.dtype, device: str) -> Decoder:
     """The fast decoder where it knows the model, else the plain one; which and why is logged."""
-    from .decoding.family import Unknown, describe
+    from .decoding.family import UnknownModelError, describe
     from .decoding.model import FastDecoder
     from .decoding.plain import PlainDecoder
 
     try:
         return FastDecoder(describe(config), dtype, device)
-    except Unknown as reason:
+    except UnknownModelError as reason:
         log.warning("decoding on the plain path (slower): the fast one does not know %s", reason)
         return PlainDecoder(config, dtype, device)
 

@@ -51,6 +51,7 @@ class Learner:
         """
         self._name, self._options, self._seed, self._steps, self._log = model, options, seed, steps, log
         self._device = device or pick_device()
+        self._budget = options.tokens or (2048 if self._device == "cpu" else 16384)
         base = self._load_base()
         self.tokenizer, self.model_config = base.tokenizer, base.model.config
         self._base = base.model
@@ -181,7 +182,7 @@ class Learner:
             base, forward, context = self._reference_model()
         results = [np.zeros(0, np.float32)] * len(prompts)
         with context:
-            for rows in packing.split(prompts, completions, self._options.tokens):
+            for rows in packing.split(prompts, completions, self._budget):
                 packed = packing.pack(prompts, completions, rows)
                 logp_T, _ = _logp(base, forward(packed, None), packed, entropy=False)
                 cuts = np.cumsum([len(completions[row]) for row in rows])[:-1]
@@ -232,7 +233,7 @@ class Learner:
         """Add up the gradients of one optimizer step; its loss."""
         total = 0.0
         prompts, completions = [row.prompt_ids for row in rows], [row.tokens_T for row in rows]
-        for index, members in enumerate(packing.split(prompts, completions, self._options.tokens)):
+        for index, members in enumerate(packing.split(prompts, completions, self._budget)):
             packed = packing.pack(prompts, completions, members)
             hidden_CH = self._forward(packed, seed.at(index))
             logp_T, entropy_T = _logp(self._base, hidden_CH, packed, entropy=True, entropy_grad=entropy_grad)

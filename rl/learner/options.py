@@ -67,8 +67,8 @@ class LearnerOptions(Options):
     """Gradients are scaled down to this Euclidean norm; None leaves them."""
     skip_grad_norm: float | None = Field(default=None, gt=0)
     """A step whose norm is above this is left out and counted; one that is not finite always is."""
-    tokens: int = Field(default=2048, ge=1)
-    """Tokens a micro-batch at most (a single longer row is a micro-batch of its own); changes speed and memory only."""
+    tokens: int | None = Field(default=None, ge=1)
+    """Tokens a micro-batch at most (a longer row stands alone); None is 2048 on a CPU and 16384 elsewhere."""
     gradient_checkpointing: bool = False
     """Keep only each layer's input and compute the rest again: less memory, a third more time."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"

@@ -160,7 +160,7 @@ class Shape:
         return self.heads // self.kv_heads
 
 
-class Unknown(Exception):
+class UnknownModelError(Exception):
     """Why the fast decoder does not take a model."""
 
 
@@ -168,17 +168,17 @@ def describe(config: Any) -> Shape:
     """The shape of the model that `config` describes.
 
     Raises:
-        Unknown: the architecture, or something its configuration asks for, is not one that the fast decoder knows.
+        UnknownModelError: the architecture, or something its configuration asks for, is not known here.
     """
     family = FAMILIES.get(getattr(config, "model_type", ""))
     if family is None or not type(config).__module__.startswith("transformers.models."):
-        raise Unknown(f"architecture {getattr(config, 'model_type', type(config).__name__)!r}")
+        raise UnknownModelError(f"architecture {getattr(config, 'model_type', type(config).__name__)!r}")
     _refuse_unknown_keys(config)
     if getattr(config, "use_bidirectional_attention", None):
-        raise Unknown("use_bidirectional_attention")
+        raise UnknownModelError("use_bidirectional_attention")
     activation = getattr(config, "hidden_activation", None) or getattr(config, "hidden_act", None)
     if activation not in ACTIVATIONS:
-        raise Unknown(f"activation {activation!r}")
+        raise UnknownModelError(f"activation {activation!r}")
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     attention_bias = bool(getattr(config, "attention_bias", False))
     layer_types = _layer_types(config)
@@ -215,16 +215,16 @@ def _refuse_unknown_keys(config: Any) -> None:
     known = _READ | _WITHOUT_EFFECT
     for key, value in config.to_dict().items():
         if key not in known and not key.startswith("_") and value not in (None, False):
-            raise Unknown(f"configuration key {key!r}")
+            raise UnknownModelError(f"configuration key {key!r}")
 
 
 def _layer_types(config: Any) -> tuple[str, ...]:
     types = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
     for kind in types:
         if kind not in ("full_attention", "sliding_attention"):
-            raise Unknown(f"layer type {kind!r}")
+            raise UnknownModelError(f"layer type {kind!r}")
         if kind == "sliding_attention" and config.sliding_window is None:
-            raise Unknown("a layer with a sliding window of no size")
+            raise UnknownModelError("a layer with a sliding window of no size")
     return tuple(types)
 
 
@@ -238,11 +238,11 @@ def _softcap_attention(config: Any, family: Family) -> float | None:
 def _frequencies(config: Any, family: Family, key: str, head_dim: int) -> tuple[Tensor, float]:
     parameters = config.rope_parameters[key] if key else config.rope_parameters
     if parameters is None or parameters.get("rope_type", "default") not in STATIC_ROPES:
-        raise Unknown(f"rope type {(parameters or {}).get('rope_type')!r}")
+        raise UnknownModelError(f"rope type {(parameters or {}).get('rope_type')!r}")
     module = importlib.import_module(f"transformers.models.{family.module}.modeling_{family.module}")
     rotary = getattr(module, family.rotary)(config)
     prefix = f"{key}_" if key else ""
     inverse = getattr(rotary, f"{prefix}inv_freq").float().cpu()
     if 2 * inverse.numel() != head_dim:
-        raise Unknown("a rotation of a part of each head")
+        raise UnknownModelError("a rotation of a part of each head")
     return inverse, float(getattr(rotary, f"{prefix}attention_scaling"))

@@ -1,8 +1,8 @@
 """Projections, in the processor's own layout where that is quicker.
 
-On a CPU the weight is also kept as oneDNN orders it for a batch of rows (what torch.compile does for frozen weights):
-products of small models then take a tenth to a half less time, and what follows (a residual, an activation, a factor) happens in the same
-pass, before the result leaves the registers.
+On a CPU the weight is also kept as oneDNN orders it for a batch of rows (what torch.compile does for frozen weights).
+Products of small models then take a tenth to a half less time, and what follows them (a residual, an activation, a
+factor) happens in the same pass, before the result leaves the registers.
 """
 
 from __future__ import annotations

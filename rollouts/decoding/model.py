@@ -168,7 +168,10 @@ class FastDecoder:
         return logits_BV.float()
 
     def _attend_rows(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """Queries [rows * key heads, group, D] over each row's own past [rows, key heads, length, D]: [rows, heads * D]."""
+        """Each row's queries over its own past, [rows, heads * D]; a key head's queries are one product.
+
+        `q` [rows * key heads, group, D]; `keys` and `values` [rows, key heads, length, D].
+        """
         s = self.shape
         past_keys, past_values = keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1)
         if s.softcap_attention is None:

@@ -118,7 +118,7 @@ def _keep_top_k(probs_BV: Tensor, top_k_B1: Tensor) -> Tensor:
 
 
 def _keep_top_p(probs_BV: Tensor, top_p_B1: Tensor) -> Tensor:
-    """The fewest likeliest tokens whose share reaches `top_p`, at least one, and those as likely as the last of them."""
+    """The fewest likeliest tokens whose share reaches `top_p`, and those as likely as the last of them."""
     chosen = (top_p_B1 < 1)[:, 0].nonzero()[:, 0]
     if not len(chosen):
         return probs_BV

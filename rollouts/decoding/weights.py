@@ -74,7 +74,7 @@ class Weights:
             projection.pack()
 
     def _load_tied_head(self, tensor: Tensor | None) -> None:
-        """A head that the configuration ties to the embedding is kept apart only where it differs (an adapter on it)."""
+        """A tied head is kept apart only where it differs from the embedding (an adapter on it)."""
         if tensor is None or torch.equal(tensor.to(self.embedding), self.embedding):
             self.head.weight = self.embedding
         else:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from underdog.rl.api import train
 from underdog.rl.cli.main import main
 

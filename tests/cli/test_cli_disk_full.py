@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
-
 from underdog.rl.runs import checkpoint
 
 

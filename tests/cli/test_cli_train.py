@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from underdog.rl.config import parse_yaml, resolve, to_tree
 
 

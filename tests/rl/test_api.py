@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 import underdog
 from underdog.parts import UserError
 
@@ -30,7 +29,7 @@ def test_every_public_name_is_there_and_documented() -> None:
 
 def test_train_returns_the_summary_that_it_writes(tiny_recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    summary = underdog.train(str(tiny_recipe), seed=3, steps=2, out=str(out), **{"learner.lr": 1e-4})
+    summary = underdog.train(str(tiny_recipe), seed=3, steps=2, resume=False, out=str(out), **{"learner.lr": 1e-4})
     assert summary == json.loads((out / "summary.json").read_text())
     assert (summary["seed"], summary["steps"], summary["recipe"]) == (3, 2, "tiny")
     assert set(summary["base"]) == {"pass@1", "pass@2", "pass@4", "ci95", "problems", "samples", "ungraded"}
@@ -61,6 +60,6 @@ def test_blocks_and_dotted_keys_are_the_same(tiny_recipe: Path, tmp_path: Path) 
 
 def test_bad_input_raises_what_the_command_line_says(tiny_recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"unknown key lerner\.lr; did you mean learner\.lr\?"):
-        underdog.train(tiny_recipe, **{"lerner.lr": 1})
+        underdog.train(tiny_recipe, resume=False, **{"lerner.lr": 1})
     with pytest.raises(UserError, match="holds no run"):
         underdog.export(tmp_path, tmp_path / "model")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-
 from underdog.parts import UserError
 from underdog.rl.api import export, train
-from underdog.rl.runs.folder import read_config
-from underdog.rl.trained import trained_learner
 from underdog.rl.learner.model import load_base
 from underdog.rl.runs import checkpoint
+from underdog.rl.runs.folder import read_config
+from underdog.rl.trained import trained_learner
 
 IDS = torch.tensor([[3, 9, 14, 5, 7, 4], [8, 8, 3, 12, 6, 11]])
-QUICK = {"eval.problems": 0, "eval.every": 0, "learner.lr": 0.02, "checkpoint.every": 1}
+QUICK: dict[str, Any] = {"eval.problems": 0, "eval.every": 0, "learner.lr": 0.02, "checkpoint.every": 1}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def base(tiny_shape: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(base: Path, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three steps from `base`, far enough to see; every checkpoint kept."""
     out = tmp_path_factory.mktemp("run") / "run"
-    train(tiny_recipe, model=str(base), out=str(out), steps=3, **QUICK, **{"checkpoint.keep": 3})
+    train(tiny_recipe, model=str(base), out=str(out), steps=3, **{**QUICK, "checkpoint.keep": 3})
     return out
 
 
@@ -118,14 +118,14 @@ def test_an_exported_adapter_is_where_another_run_starts(
 def test_an_adapter_of_another_shape_is_refused(run: Path, tiny_recipe: Path, base: Path, tmp_path: Path) -> None:
     adapter = export(run, tmp_path / "adapter", form="adapter")
     settings = {**QUICK, "learner.adapter.r": 2, "init_adapter": str(adapter)}
-    with pytest.raises(UserError, match=r"has r=4, .*set learner\.adapter\.r):
+    with pytest.raises(UserError, match=r"has r=4, .*set learner\.adapter\.r"):
         train(tiny_recipe, model=str(base), out=str(tmp_path / "next"), steps=1, **settings)
     assert not (tmp_path / "next").exists()
 
 
 def test_a_policy_without_an_adapter_says_so(tiny_recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    train(tiny_recipe, out=str(out), steps=1, **QUICK, **{"learner.adapter": "full"})
+    train(tiny_recipe, out=str(out), steps=1, **{**QUICK, "learner.adapter": "full"})
     with pytest.raises(UserError, match=r"no adapter .*--form merged"):
         export(out, tmp_path / "adapter", form="adapter")
     assert not (tmp_path / "adapter").exists()

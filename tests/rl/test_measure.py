@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-
 from underdog.parts import UserError
 from underdog.rl.api import evaluate, train
 
@@ -14,7 +14,8 @@ from underdog.rl.api import evaluate, train
 @pytest.fixture(scope="module")
 def run(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("measured") / "run"
-    train(tiny_recipe, out=str(out), steps=2, **{"eval.every": 1, "checkpoint.every": 1})
+    settings: dict[str, Any] = {"eval.every": 1, "checkpoint.every": 1}
+    train(tiny_recipe, out=str(out), steps=2, **settings)
     return out
 
 
@@ -53,7 +54,7 @@ def test_a_policy_that_is_always_right_has_pass_1_of_one(tiny_recipe: Path, tmp_
 
 def test_measuring_changes_nothing_in_the_run(run: Path) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    evaluate(run, **{"eval.problems": 2, "eval.samples": 1})
+    evaluate(run, checkpoint="last", **{"eval.problems": 2, "eval.samples": 1})
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
@@ -65,6 +66,6 @@ def test_what_cannot_be_measured(run: Path, tiny_recipe: Path, tmp_path: Path) -
     with pytest.raises(UserError, match="there is no run"):
         evaluate(tmp_path / "nothing")
     with pytest.raises(UserError, match="no problem is held out"):
-        evaluate(tiny_recipe, **{"data.held_out": 0})
+        evaluate(tiny_recipe, checkpoint="last", **{"data.held_out": 0})
     with pytest.raises(UserError, match="did you mean 'demo'"):
         evaluate("dem0")
