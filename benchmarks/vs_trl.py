@@ -169,10 +169,9 @@ def arguments() -> argparse.Namespace:
 
 def find_base(model: str) -> str:
     """The base's folder; the demo's is made where there is none."""
-    from underdog.rl.loop import train
-    from underdog.rl.made import resolve_model
+    from underdog.rl.made import find_model
 
-    folder = resolve_model(model, train)
+    folder = find_model(model)
     if not Path(folder).is_dir():
         from huggingface_hub import snapshot_download
 

@@ -190,7 +190,8 @@ def trl(job: Job, pace: Pace) -> None:
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
+    from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.grpo_trainer import GRPOTrainer
     from underdog.rl.reward_func import reward_func
 
     batch = int(os.environ.get("VS_TRL_BATCH", PROBLEMS * GROUP))

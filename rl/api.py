@@ -16,9 +16,11 @@ def train(recipe: str | PathLike[str], *, resume: bool = False, **overrides: Any
         UserError: bad input. RunError: the run cannot go on; it stays resumable.
     """
     from .loop import train as run
+    from .made import find_model
 
     name, tree = read_recipe(str(recipe))
-    return run(resolve(tree, overrides), recipe=name, resume=resume)
+    config = resolve(tree, overrides)
+    return run(config, recipe=name, model=find_model(config.model), resume=resume)
 
 
 def evaluate(target: str | PathLike[str], *, checkpoint: str = "last", **overrides: Any) -> dict[str, Any]:

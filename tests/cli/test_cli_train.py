@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from underdog.rl.config import parse_yaml, resolve, to_tree
+from underdog.rl.config import parse_yaml, read_recipe, recipe_names, resolve, to_tree
 
 
 def test_train_writes_a_run_folder_and_says_how_it_went(underdog: Any, tiny_recipe: Path, tmp_path: Path) -> None:
@@ -109,9 +109,12 @@ def test_schema_holds_what_a_recipe_may_say(underdog: Any) -> None:
     assert referred <= set(schema["$defs"])
     engines = schema["$defs"]["Rollouts"]["properties"]["engine"]["anyOf"]
     assert "local" in engines[0]["enum"]
-    jsonschema = pytest.importorskip("jsonschema")
-    from underdog.rl.config import read_recipe, recipe_names
 
+
+def test_recipes_are_valid_by_the_schema(underdog: Any) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(underdog("recipes", "--schema").out)
+    jsonschema.Draft202012Validator.check_schema(schema)
     for name in recipe_names():
         jsonschema.validate(read_recipe(name)[1], schema)
     with pytest.raises(jsonschema.ValidationError):
