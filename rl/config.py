@@ -16,9 +16,9 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from ..parts import Options, Part, UserError, nearest
+from ..parts import Options, Part, UserError, find, names, nearest
 from ..records import Sampling
-from .choices import Choice, describe
+from .choices import FILE_PATTERN, Choice, describe
 from .learner.options import LearnerOptions
 from .own import own_reward, own_verifier
 from .runs.metrics import TrackerName
@@ -27,6 +27,18 @@ from .suggestions import explain
 NULL = "tag:yaml.org,2002:null"
 OWN_REWARD = re.compile(r"rewards\.(?P<name>.+\.py:[A-Za-z_]\w*)(?P<rest>(?:\.\w+)*)")
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+
+
+def _rewards_schema(schema: dict[str, Any]) -> None:
+    """As recipes write them: by name, a weight, or the reward's options and a `weight`."""
+    weight = {"type": "number", "description": "Weight in the sum."}
+    own = {"anyOf": [weight, {"type": "object"}], "description": "file.py:name, a reward of your own"}
+    known = {}
+    for name in names("reward"):
+        block = find("reward", name).model_json_schema()
+        block["properties"] = {**block.get("properties", {}), "weight": weight}
+        known[name] = {"anyOf": [weight, block], "description": block.pop("description")}
+    schema.update(properties=known, patternProperties={FILE_PATTERN: own}, additionalProperties=False)
 
 
 class Weighted(Options):
@@ -115,7 +127,9 @@ class Config(Options):
     rollouts: Rollouts = Rollouts()
     verifier: Annotated[Any, Choice("verifier", own_verifier)] = Field(default="math", validate_default=True)
     """What judges completions."""
-    rewards: dict[str, Weighted] = Field(default={"accuracy": 1.0}, validate_default=True)
+    rewards: dict[str, Weighted] = Field(
+        default={"accuracy": 1.0}, validate_default=True, json_schema_extra=_rewards_schema
+    )
     """Rewards by name, each with a weight, or with options and a `weight`; their weighted sum is the reward."""
     shaping: Annotated[Any, Choice("shaping")] = Field(default="none", validate_default=True)
     """How a group's finished sum is reweighted."""

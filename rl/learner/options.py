@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -46,12 +46,16 @@ class Schedule(Options):
         return self.floor + (1 - self.floor) * rest
 
 
+def _or_bare_word(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [{"enum": list(get_args(Schedule.model_fields["name"].annotation))}, {"$ref": schema.pop("$ref")}]
+
+
 class LearnerOptions(Options):
     """How the policy is parameterised and updated."""
 
     lr: float = Field(default=1e-6, gt=0)
     """Peak learning rate."""
-    schedule: Schedule = Schedule()
+    schedule: Schedule = Field(default=Schedule(), json_schema_extra=_or_bare_word)
     """The rate over the run."""
     adapter: Annotated[Any, Choice("adapter")] = Field(default="lora", validate_default=True)
     """Which parameters are trained."""

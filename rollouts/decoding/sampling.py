@@ -78,9 +78,8 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, rules: Rules) -> tuple[Tensor, Te
     logp_BV = logits_BV.log_softmax(-1)
     probs_BV = _probabilities(logp_BV, rules)
     cdf_BV = probs_BV.cumsum(-1)
-    total_B1 = cdf_BV[:, -1:]
-    # Strictly below the total, so that the first entry above it exists and has a probability.
-    point_B1 = torch.minimum(uniform_B[:, None] * total_B1, torch.nextafter(total_B1, torch.zeros_like(total_B1)))
+    # A hair below the total, so that in float32 too an entry above the point exists, and has a probability.
+    point_B1 = uniform_B[:, None] * (cdf_BV[:, -1:] * (1 - 2**-22))
     tokens_B1 = torch.searchsorted(cdf_BV, point_B1, right=True)
     if rules.temperature is not None:
         greedy_B1 = rules.temperature == 0

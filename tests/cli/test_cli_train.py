@@ -109,16 +109,25 @@ def test_schema_holds_what_a_recipe_may_say(underdog: Any) -> None:
     assert referred <= set(schema["$defs"])
     engines = schema["$defs"]["Rollouts"]["properties"]["engine"]["anyOf"]
     assert "local" in engines[0]["enum"]
+    rewards = schema["properties"]["rewards"]
+    assert rewards["properties"]["cosine"]["anyOf"][0]["type"] == "number"
+    assert set(rewards["properties"]["cosine"]["anyOf"][1]["properties"]) == {"max_len", "unit", "clamp", "weight"}
+    assert list(rewards["patternProperties"]) == [r"\.py:[A-Za-z_]\w*$"]
 
 
 def test_recipes_are_valid_by_the_schema(underdog: Any) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads(underdog("recipes", "--schema").out)
     jsonschema.Draft202012Validator.check_schema(schema)
-    for name in recipe_names():
-        jsonschema.validate(read_recipe(name)[1], schema)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**read_recipe("demo")[1], "lerner": {}}, schema)
+    demo = read_recipe("demo")[1]
+    rewards = {"accuracy": 2, "cosine": {"max_len": 100, "weight": 0.5}, "mine.py:short": 1}
+    for tree in (*(read_recipe(name)[1] for name in recipe_names()), {**demo, "rewards": rewards}):
+        jsonschema.validate(tree, schema)
+    jsonschema.validate({**demo, "learner": {"schedule": "cosine", "adapter": "full"}}, schema)
+    wrong: list[dict[str, Any]] = [{"lerner": {}}, {"rewards": {"acuracy": 1}}, {"rewards": {"cosine": {"len": 1}}}]
+    for change in (*wrong, {"steps": -1}, {"algorithm": {"name": "rloo", "scale": True}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**demo, **change}, schema)
 
 
 def test_doctor_says_what_there_is_and_how_to_get_the_rest(underdog: Any) -> None:

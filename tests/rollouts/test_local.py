@@ -35,7 +35,7 @@ from underdog.rollouts.local import Local, LocalEngine  # noqa: E402
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789 =+*<>/"
 VOCAB = len(CHARACTERS) + 2
 EOS = 1
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": VOCAB,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -172,7 +172,7 @@ def test_the_families_take_the_fast_path(name: str) -> None:
     [
         (lambda: LlamaConfig(**SIZES, hidden_act="relu"), "relu"),
         (lambda: LlamaConfig(**SIZES, rope_parameters=dict(DYNAMIC)), "dynamic"),
-        (lambda: LlamaConfig(**SIZES, **{"residual_multiplier": 0.5}), "residual_multiplier"),
+        (lambda: LlamaConfig(**dict(SIZES, residual_multiplier=0.5)), "residual_multiplier"),
         (lambda: Gemma3TextConfig(**SIZES, use_bidirectional_attention=True), "bidirectional"),
         (lambda: GPT2Config(), "gpt2"),
     ],
