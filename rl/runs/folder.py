@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,11 @@ class Run:
     clock: Clock = field(default_factory=Clock)
     step: int = 0
     """Updates done."""
-    totals: dict[str, float] = field(default_factory=lambda: {"seconds": 0.0, "tokens": 0.0})
+    tokens: float = 0.0
+    """Tokens sampled for training."""
+    seconds_before: float = 0.0
+    """Seconds of earlier attempts, up to the checkpoint that this one took up."""
+    opened: float = field(default_factory=time.perf_counter)
 
     def __enter__(self) -> Run:
         return self
@@ -61,6 +66,11 @@ class Run:
             discard(self.folder)
 
     @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of the run, evaluations and earlier attempts included."""
+        return self.seconds_before + time.perf_counter() - self.opened
+
+    @property
     def checkpoints(self) -> Path:
         """Where checkpoints stand."""
         return self.folder / "checkpoints"
@@ -74,7 +84,8 @@ class Run:
                 state = saved.state[name]
                 tensors = {"tensors": saved.tensors, "json": state} if name == "learner" else state
                 part.load_state_dict(tensors)
-            self.step, self.totals = saved.step, dict(saved.state["run"])
+            self.step, self.tokens = saved.step, saved.state["run"]["tokens"]
+            self.seconds_before = saved.state["run"]["seconds"]
             self.terminal.say(f"resuming after step {self.step} from {newest}")
         self._forget_after(self.step)
 
@@ -97,7 +108,7 @@ class Run:
         timing = self.clock.take()
         self.step = step
         self.totals["seconds"] += timing["time/step"]
-        self.totals["tokens"] += stats["completions/tokens"]
+        self.tokens += stats["completions/tokens"]
         self.metrics.write(step, {**stats, **timing})
         self.terminal.step(step, self.config.steps, {**stats, **timing})
         due = step % self.config.checkpoint.every == 0 or step == self.config.steps
@@ -108,7 +119,7 @@ class Run:
         """Checkpoint `step`: adapter folder, digest, state; then let go of older ones."""
         learner = parts["learner"].state_dict()
         state = {name: part.state_dict() for name, part in parts.items() if name != "learner"}
-        state |= {"learner": learner["json"], "run": self.totals}
+        state |= {"learner": learner["json"], "run": {"seconds": self.seconds, "tokens": self.tokens}}
         digest = parts["learner"].policy.digest()
         parts["learner"].save_adapter(self.folder / "adapters" / f"v{step}")
         checkpoint.save(self.checkpoints, checkpoint.Checkpoint(step, learner["tensors"], state))
@@ -156,7 +167,8 @@ class Run:
             "model": self.config.model,
             "seed": self.config.seed,
             "steps": self.step,
-            **self.totals,
+            "seconds": self.seconds,
+            "tokens": self.tokens,
             "base": evaluation.summarise(base) if base else None,
             "final": evaluation.summarise(final) if final else None,
             "change": evaluation.change(base, final) if base and final else None,
