@@ -1,7 +1,7 @@
 """Time, memory and error of `underdog.kernels.logprob` against the plain path through whole logits.
 
     python benchmarks/logprob.py [--tokens 4096] [--hidden 896] [--vocab 151936] [--dtype float32 bfloat16]
-                                 [--repeats 5] [--device cpu]
+                                 [--repeats 5] [--device cpu] [--threads 2]
 
 Both sides compute the same: from hidden states [T, H] and a head [V, H] of one dtype, the log-probability of each
 chosen token and the entropy of each distribution in float32, the entropy as a statistic without gradient; then, for
@@ -12,7 +12,8 @@ Memory is the peak of one forward and backward pass beyond what was held before,
 gradient, each time in a fresh process (the high-water mark of the resident set; on CUDA, of the allocator). Time is
 forward plus backward: both sides in turn in one process, first one and then the other ahead, and of the ratios of
 all these pairs the median. Errors are the largest against float64, at 64 tokens sampled from the model itself; those
-of gradients are relative to the largest gradient.
+of gradients are relative to the largest gradient. On a busy machine take `--threads 1`: with more, every operation
+waits for its slowest thread, and what is then measured is the scheduler.
 
 The last line, `ratio <memory> <time frozen> <time trained>`, is ours over plain, the worst of the dtypes (and, for
 memory, of frozen and trained).
@@ -62,10 +63,12 @@ class Case:
     vocab: int
     dtype: str
     device: str
+    threads: int
     trained: bool = False
 
     def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Hidden states, head, tokens and the loss's weights; the logits come out with a deviation of about 3."""
+        """Hidden states, head, tokens and the loss's weights; the logits deviate by about 3."""
+        torch.set_num_threads(self.threads)
         torch.manual_seed(0)
         dtype = getattr(torch, self.dtype)
         hidden_TH = torch.randn(self.tokens, self.hidden, device=self.device).to(dtype)
@@ -193,10 +196,12 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=5, help="pairs timed for each case (default %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU (default %(default)s)")
     options = parser.parse_args()
     shape = (options.tokens, options.hidden, options.vocab)
-    print(f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads, T H V {shape}", flush=True)
-    ratios = [measure(Case(*shape, dtype, options.device), options.repeats) for dtype in options.dtype]
+    print(f"torch {torch.__version__}, {options.device}, {options.threads} threads, T H V {shape}", flush=True)
+    cases = [Case(*shape, dtype, options.device, options.threads) for dtype in options.dtype]
+    ratios = [measure(case, options.repeats) for case in cases]
     memory, frozen, trained = (max(column) for column in zip(*ratios, strict=True))
     print(f"ratio {memory:.4f} {frozen:.3f} {trained:.3f}")
 

@@ -110,7 +110,7 @@ class Side:
 def main() -> None:
     """Measure and print."""
     options = arguments()
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = options.threads
     dtypes = ["bfloat16", "float32"] if options.dtype == "both" else [options.dtype]
     base = find_base(options.model)
     lengths = "natural lengths" if options.natural else "forced to full length"
@@ -159,12 +159,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=["both", "float32", "bfloat16"], default="both")
     parser.add_argument("--natural", action="store_true", help="let completions end by themselves")
     parser.add_argument("--seeds", type=int, default=0, help="runs of each side to compare learning by (2 to 10)")
+    parser.add_argument("--threads", type=int, default=cores(), help="threads of each side (default: all cores)")
     options = parser.parse_args()
     if options.steps < 1 or options.max_tokens < 1:
         parser.error("--steps and --max-tokens must be at least 1")
     if options.seeds and not 2 <= options.seeds <= len(T95) + 1:
         parser.error(f"--seeds must be from 2 to {len(T95) + 1}: an interval needs at least two pairs")
     return options
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_base(model: str) -> str:
@@ -198,10 +204,12 @@ def race(job: Job) -> float:
         rows: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
         for side in sides:
             side.report()
-        for _ in range(job.steps):
+        for step in range(1, job.steps + 1):
             for side in sides:
                 side.go()
                 rows[side.name].append(side.report())
+            told = ", ".join(f"{name} {reports[-1]['seconds']:.2f} s" for name, reports in rows.items())
+            print(f"{job.dtype} step {step} of {job.steps}: {told}", file=sys.stderr)
     check_prompts(job)
     if job.forced:
         for name, reports in rows.items():

@@ -88,8 +88,8 @@ class Pace:
             report |= {"figures": figures(), "stages": self.stages}
         self.stages = {}
         print(json.dumps(report), file=self.pipe, flush=True)
-        if self.paced and not last:
-            sys.stdin.readline()
+        if self.paced and not last and not sys.stdin.readline():
+            sys.exit("nobody waits for this side any more")
         self.started = time.perf_counter(), time.process_time()
 
     def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -36,6 +36,23 @@ class Engine(Protocol):
         ...
 
 
+class DecodesNothing:
+    """What engines share that draw nothing from the policy: of what is published they keep the version only."""
+
+    def __init__(self) -> None:
+        self.version: Version | None = None
+
+    def publish(self, policy: Policy) -> Version:
+        """The policy's version; the one known already where the digest is the same."""
+        digest = policy.digest()
+        if self.version is None or self.version.digest != digest:
+            self.version = Version(policy.number, digest)
+        return self.version
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
 class EnginePart(Part):
     """Options of an engine; `open` builds it (heavy imports belong there)."""
 

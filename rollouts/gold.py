@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..parts import UserError
-from ..records import Policy, Problem, Request, Sample, Version
-from .base import EnginePart, Surroundings
+from ..records import Problem, Request, Sample
+from .base import DecodesNothing, EnginePart, Surroundings
 
 
 class Gold(EnginePart):
@@ -28,19 +28,12 @@ class Gold(EnginePart):
         return GoldEngine(surroundings.tokenizer)
 
 
-class GoldEngine:
+class GoldEngine(DecodesNothing):
     """Tokenised solutions, an end token each; `logp_T` is None, since nothing was sampled."""
 
     def __init__(self, tokenizer: Any) -> None:
+        super().__init__()
         self._tokenizer = tokenizer
-        self._version: Version | None = None
-
-    def publish(self, policy: Policy) -> Version:
-        """Only the version is kept: no weights are needed to hand out solutions."""
-        digest = policy.digest()
-        if self._version is None or self._version.digest != digest:
-            self._version = Version(policy.number, digest)
-        return self._version
 
     def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
         """One sample a seed.
@@ -48,7 +41,7 @@ class GoldEngine:
         Raises:
             UserError: a problem has no solution, or one longer than `max_tokens` (a solution is never cut).
         """
-        if self._version is None:
+        if self.version is None:
             raise RuntimeError("publish a policy before generating")
         texts = [_solution(request.problem, seed) for request in requests for seed in request.seeds]
         tokens = iter(self._tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else [])
@@ -58,9 +51,6 @@ class GoldEngine:
             for request in requests
         ]
 
-    def close(self) -> None:
-        """Nothing is held."""
-
     def _sample(self, request: Request, index: int, text: str, ids: list[int]) -> Sample:
         tokens_T = np.array([*ids, self._tokenizer.eos_token_id], dtype=np.int64)
         limit = request.sampling.max_tokens
@@ -69,11 +59,11 @@ class GoldEngine:
                 f"the solution of problem {request.problem.id!r} is {len(tokens_T)} tokens long, over "
                 f"rollouts.max_tokens={limit}; raise that or leave the problem out"
             )
-        assert self._version is not None
+        assert self.version is not None
         return Sample(
             problem_id=request.problem.id,
             index=index,
-            version=self._version,
+            version=self.version,
             seed=request.seeds[index],
             prompt_ids=request.prompt_ids,
             tokens_T=tokens_T,

@@ -53,11 +53,12 @@ class LocalEngine:
         self.stats = Stats()
 
     def publish(self, policy: Policy) -> Version:
-        """Copy the policy's effective weights, unless they are those held already."""
+        """Copy the policy's effective weights, unless they are those held already; the number is the policy's."""
         from .decoding.stops import end_tokens
 
         digest = policy.digest()
         if self._version is not None and self._version.digest == digest:
+            self._version = Version(policy.number, digest)
             return self._version
         self._version = None
         weights = iter(policy.weights())

@@ -11,8 +11,8 @@ from typing import ClassVar
 import numpy as np
 
 from ..parts import RunError, UserError
-from ..records import Policy, Request, Sample, Version
-from .base import EnginePart, Surroundings
+from ..records import Request, Sample, Version
+from .base import DecodesNothing, EnginePart, Surroundings
 
 
 class Replay(EnginePart):
@@ -38,7 +38,7 @@ class Replay(EnginePart):
         return ReplayEngine(files)
 
 
-class ReplayEngine:
+class ReplayEngine(DecodesNothing):
     """Samples as they were saved, each with the version that served it.
 
     Files are read in the order of their steps and only as far as requests reach; what is kept of them is
@@ -46,16 +46,9 @@ class ReplayEngine:
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
+        super().__init__()
         self._unread = list(reversed(files))
         self._places: dict[tuple[str, int], tuple[Path, int]] = {}
-        self._version: Version | None = None
-
-    def publish(self, policy: Policy) -> Version:
-        """Only the version is kept: the saved samples come from the policies that they came from."""
-        digest = policy.digest()
-        if self._version is None or self._version.digest != digest:
-            self._version = Version(policy.number, digest)
-        return self._version
 
     def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
         """One sample a seed.
@@ -64,9 +57,6 @@ class ReplayEngine:
             RunError: the saved run lacks a sample, or has it for another prompt, or its file is damaged.
         """
         return [[self._fetch(request, seed) for seed in request.seeds] for request in requests]
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
     def _fetch(self, request: Request, seed: int) -> Sample:
         path, offset = self._find(request.problem.id, seed)

@@ -131,13 +131,15 @@ class Scheduler:
 
     def run(self) -> list[Drawn]:
         """All jobs' samples, in their order."""
-        with torch.inference_mode():
-            holes: list[int] = []
-            while self._waiting or self._active > len(holes):
-                holes = self._close(self._seat(holes))
-                if self._active:
-                    holes = self._step()
-        self._decoder.release()
+        holes: list[int] = []
+        try:
+            with torch.inference_mode():
+                while self._waiting or self._active > len(holes):
+                    holes = self._close(self._seat(holes))
+                    if self._active:
+                        holes = self._step()
+        finally:
+            self._decoder.release()
         self._stats.samples += len(self._jobs)
         return [self._drawn[i] for i in range(len(self._jobs))]
 

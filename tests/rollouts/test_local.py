@@ -337,15 +337,16 @@ def test_publish_takes_a_copy_and_is_idempotent() -> None:
     before = engine.generate([request])[0]
     policy.number = 4
     reads = policy.reads
-    assert engine.publish(policy).number == 3
+    assert engine.publish(policy).number == 4
     assert policy.reads == reads
+    policy.number = 5
     with torch.no_grad():
         for tensor in policy.model.parameters():
             tensor.mul_(-0.5)
     held = engine.generate([request])[0]
     assert [s.tokens_T.tolist() for s in held] == [s.tokens_T.tolist() for s in before]
     version = engine.publish(policy)
-    assert (version.number, version.digest) == (4, policy.digest())
+    assert (version.number, version.digest) == (5, policy.digest())
     after = engine.generate([request])[0]
     assert {s.version for s in after} == {version}
     assert gaps(policy, [after]).max() <= 1e-4
