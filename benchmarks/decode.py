@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
+
 from underdog.records import Problem, Request, Sampling
 from underdog.rollouts.base import Surroundings
 from underdog.rollouts.local import Local

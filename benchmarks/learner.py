@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import log_softmax
+
 from underdog.records import Batch, Row
 from underdog.rl.learner.learner import Learner
 from underdog.rl.learner.options import LearnerOptions

@@ -34,6 +34,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+
 from underdog.kernels.logprob import token_logprobs
 
 MIB = 2**20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
+
 from underdog.records import Group
 from underdog.rewards.base import Reward
 

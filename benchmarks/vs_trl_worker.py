@@ -120,6 +120,7 @@ def prepare(job: Job) -> None:
     """Write the problems in Underdog's order and, for forced lengths, the model that cannot end."""
     import numpy as np
     from transformers import AutoConfig, AutoTokenizer
+
     from underdog.records import derive_seed
     from underdog.rl.assembly import load_problems
     from underdog.rl.config import resolve
@@ -192,6 +193,7 @@ def trl(job: Job, pace: Pace) -> None:
     from transformers import TrainerCallback
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.grpo_trainer import GRPOTrainer
+
     from underdog.rl.reward_func import reward_func
 
     batch = int(os.environ.get("VS_TRL_BATCH", PROBLEMS * GROUP))

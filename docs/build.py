@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
+
 from underdog.parts import ROOMS, Options, find, names
 from underdog.rl.choices import Choice
 from underdog.rl.config import Config

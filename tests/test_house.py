@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from underdog.parts import ROOMS, find, names
 
 ROOT = Path(__file__).resolve().parents[1]

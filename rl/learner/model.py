@@ -50,6 +50,9 @@ def load_base(name: str, *, seed: int, dtype: torch.dtype, device: str, extra: d
     base = _from_shape(shape, seed) if name.startswith("shape:") else _from_pretrained(name, dtype, extra or {})
     if not extra:
         base.model.to(device=device, dtype=dtype)
+    if base.model.config.model_type == "gemma2":
+        # transformers' default attention leaves out Gemma 2's soft cap, with which it was trained.
+        base.model.set_attn_implementation("eager")
     base.model.eval().requires_grad_(False)
     return base
 

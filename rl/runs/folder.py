@@ -103,27 +103,26 @@ class Run:
         stats: Mapping[str, float],
         parts: Mapping[str, Any],
     ) -> None:
-        """Write one step's samples, metrics and, when due, checkpoint."""
+        """Write one step's samples, the version that it sampled from, its metrics and, when due, a checkpoint."""
         write_lines(self.folder / "rollouts" / f"step_{step}.jsonl", sample_rows(step, groups))
+        served = {"step": step, "version": version.number, "sha256": version.digest}
+        append_line(self.folder / "adapters" / "digests.jsonl", served)
         timing = self.clock.take()
         self.step = step
-        self.totals["seconds"] += timing["time/step"]
         self.tokens += stats["completions/tokens"]
         self.metrics.write(step, {**stats, **timing})
         self.terminal.step(step, self.config.steps, {**stats, **timing})
         due = step % self.config.checkpoint.every == 0 or step == self.config.steps
         if due or self._is_best(step):
-            self.save(step, version, parts)
+            self.save(step, parts)
 
-    def save(self, step: int, version: Version, parts: Mapping[str, Any]) -> None:
+    def save(self, step: int, parts: Mapping[str, Any]) -> None:
         """Checkpoint `step`: adapter folder, digest, state; then let go of older ones."""
         learner = parts["learner"].state_dict()
         state = {name: part.state_dict() for name, part in parts.items() if name != "learner"}
         state |= {"learner": learner["json"], "run": {"seconds": self.seconds, "tokens": self.tokens}}
-        digest = parts["learner"].policy.digest()
         parts["learner"].save_adapter(self.folder / "adapters" / f"v{step}")
         checkpoint.save(self.checkpoints, checkpoint.Checkpoint(step, learner["tensors"], state))
-        append_line(self.folder / "adapters" / "digests.jsonl", {"version": step, "sha256": digest})
         best = checkpoint.best(self.checkpoints)
         keep = set(checkpoint.steps(self.checkpoints)[-self.config.checkpoint.keep :])
         keep |= {best["step"]} if best else set()
@@ -199,7 +198,7 @@ class Run:
             for path in [*folder.glob("step_*"), *folder.glob("v*")]:
                 if int(path.stem.removeprefix("step_").removeprefix("v")) > step:
                     discard(path)
-        keep_lines(self.folder / "adapters" / "digests.jsonl", lambda row: row["version"] <= step)
+        keep_lines(self.folder / "adapters" / "digests.jsonl", lambda row: row["step"] <= step)
         discard(self.folder / "evaluations" / "final.json")
         discard(self.folder / "summary.json")
         best = checkpoint.best(self.checkpoints)

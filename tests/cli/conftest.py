@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from underdog.rl.api import train
 from underdog.rl.cli.main import main
 

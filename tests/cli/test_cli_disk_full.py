@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
+
 from underdog.rl.runs import checkpoint
 
 

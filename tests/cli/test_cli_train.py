@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from underdog.rl.config import parse_yaml, read_recipe, recipe_names, resolve, to_tree
 
 

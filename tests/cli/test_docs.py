@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import typer
+
 import underdog as package
 from underdog.parts import names
 from underdog.rl.cli.main import app

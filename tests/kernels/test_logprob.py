@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
+
 from underdog.kernels import logprob
 from underdog.kernels.logprob import token_logprobs
 

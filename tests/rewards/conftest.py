@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+
 from underdog.records import Group, Outcome, Problem, Sample, Verdict, Version
 
 MARKS: dict[str, Outcome] = {"+": "right", "-": "wrong", "?": "could_not_grade"}

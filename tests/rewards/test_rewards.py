@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from underdog.parts import find, names
 from underdog.rewards.base import Reward
 

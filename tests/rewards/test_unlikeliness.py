@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from underdog.parts import RunError, find
 from underdog.rewards.shaping.unlikeliness import Unlikeliness
 

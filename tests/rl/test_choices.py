@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import pytest
 from pydantic import Field, ValidationError
+
 from underdog.parts import Options, Part, UserError, find
 from underdog.rl.choices import Choice, describe, name_of
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from underdog.parts import UserError
 from underdog.rl.choices import name_of
 from underdog.rl.config import (

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+
 from underdog.parts import UserError
 from underdog.rl.api import export, train
 from underdog.rl.learner.model import load_base

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
+
 from underdog.rl.api import train
 from underdog.rl.config import read_recipe, resolve
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from underdog.parts import UserError
 from underdog.rl.api import evaluate, train
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 import underdog
 from underdog.parts import UserError, names
 from underdog.records import Group, Problem, Verdict

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+
 from underdog.parts import RunError
 from underdog.records import Group, Outcome, Problem, Sample, Verdict, Version
 from underdog.rewards.accuracy import Accuracy

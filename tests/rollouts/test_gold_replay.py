@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from underdog.parts import RunError, UserError
 from underdog.records import Problem, Request, Sampling, derive_seed
 from underdog.rollouts.base import Surroundings

@@ -27,6 +27,7 @@ from transformers import (  # noqa: E402
     Qwen2Config,
     Qwen3Config,
 )
+
 from underdog.parts import RunError, UserError  # noqa: E402
 from underdog.records import Problem, Request, Sample, Sampling  # noqa: E402
 from underdog.rollouts.base import Surroundings  # noqa: E402

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from underdog.parts import find
 from underdog.records import Problem, Verdict
 from underdog.verifiers import pool as pool_module

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 import torch
+
 from underdog.records import Batch, Group, Problem, Row, Sample, Verdict, Version
 from underdog.rl.algorithms.base import MicroBatch, Outputs
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from underdog.rl.algorithms.advantages import (
     group_relative,
     is_constant,

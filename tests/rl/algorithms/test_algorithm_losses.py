@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from underdog.rl.algorithms.losses import (
     clipped_surrogate,
     clipped_weight,

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+
 from underdog.parts import RunError, UserError, find, names
 from underdog.records import Group
 

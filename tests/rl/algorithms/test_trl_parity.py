@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from underdog.parts import find
 
 pytestmark = pytest.mark.slow  # importing TRL takes seconds

@@ -7,6 +7,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from underdog.rl.data.arithmetic import Arithmetic, bare, worked
 from underdog.rl.data.split import load
 
@@ -18,7 +19,7 @@ def parts():
 
 def test_every_answer_is_the_value_of_the_prompt(parts):
     for problem in parts["train"]:
-        numbers = [int(n) for n in re.fullmatch(r"(\d\d)\+(\d\d)\+(\d\d)=", problem.prompt).groups()]
+        ((*numbers,),) = [map(int, three) for three in re.findall(r"^(\d\d)\+(\d\d)\+(\d\d)=$", problem.prompt)]
         assert int(problem.answer) == sum(numbers)
         assert problem.solution.endswith(rf"\boxed{{{sum(numbers)}}}")
 
@@ -26,7 +27,7 @@ def test_every_answer_is_the_value_of_the_prompt(parts):
 @given(st.tuples(*[st.integers(10, 99)] * 3))
 def test_worked_solutions_state_true_steps(abc):
     text = worked(*abc)
-    units, tens = re.fullmatch(r"<think>([\d,]+);([\d,]+)</think>.*", text).groups()
+    ((units, tens),) = re.findall(r"^<think>([\d,]+);([\d,]+)</think>", text)
     units, tens = ([int(n) for n in part.split(",")] for part in (units, tens))
     assert units == [sum(n % 10 for n in abc[:k]) for k in (2, 3)]
     assert tens == [units[-1] // 10 + sum(n // 10 for n in abc[:k]) for k in (1, 2, 3)]

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from underdog.parts import UserError
 from underdog.rl.data.file import File
 from underdog.rl.data.split import load

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from underdog.parts import UserError
 from underdog.rl.data.hub import Hub
 from underdog.rl.data.split import load

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from underdog.parts import UserError
 from underdog.records import Message, Problem
 from underdog.rl.data.prompts import TEMPLATES, Prompts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from underdog.parts import UserError
 from underdog.records import Message, Problem
 from underdog.rl.data.split import normalise, split

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from underdog.kernels.logprob import token_logprobs
 from underdog.parts import UserError
 from underdog.records import Batch, Group, Problem, Row, Sample, Verdict, Version

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from underdog.kernels import packing
 from underdog.kernels.logprob import token_logprobs
 from underdog.parts import find

@@ -4,6 +4,7 @@ import math
 
 import pytest
 from pydantic import ValidationError
+
 from underdog.rl.learner.options import LearnerOptions, Schedule
 
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 
 import pytest
+
 from underdog.parts import UserError
 from underdog.rl.runs.reading import PassAt, pass_at, read_run, read_runs
 from underdog.tests.rl.runs.fake_run import write_run

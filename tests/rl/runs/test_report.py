@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+
 from underdog.parts import RunError, UserError
 from underdog.rl.runs.reading import read_run, read_runs
 from underdog.rl.runs.report.build import _json, write_report

@@ -12,6 +12,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
+
 from underdog.rl.runs.report.build import write_report
 from underdog.tests.rl.runs.fake_run import HOSTILE, write_run
 

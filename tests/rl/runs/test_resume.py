@@ -10,14 +10,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors import safe_open
+
 from underdog.parts import RunError, UserError
 from underdog.rl.api import train
 from underdog.rl.runs import checkpoint
 from underdog.rl.runs.metrics import TIMING
 
+NO_EVALUATION: dict[str, Any] = {"eval.every": 0}
 DRIVER = Path(__file__).with_name("killed_run.py")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # one thread count on both sides, as on one machine
 
@@ -115,14 +118,14 @@ def test_a_resume_with_another_configuration_is_refused(tiny_recipe: Path, tmp_p
 
 def test_a_damaged_checkpoint_is_named_and_an_earlier_one_goes_on(tiny_recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    train(str(tiny_recipe), out=str(out), steps=4, **{"eval.every": 0})
-    tensors = checkpoint.latest(out / "checkpoints") / checkpoint.TENSORS
+    train(str(tiny_recipe), out=str(out), steps=4, **NO_EVALUATION)
+    tensors = out / "checkpoints" / "step_4" / checkpoint.TENSORS
     whole = tensors.read_bytes()
     tensors.write_bytes(whole[:-5] + b"xxxxx")
     with pytest.raises(RunError, match=r"step_4 is damaged .* resume goes on from step 2"):
-        train(str(tiny_recipe), out=str(out), steps=6, resume=True, **{"eval.every": 0})
+        train(str(tiny_recipe), out=str(out), steps=6, resume=True, **NO_EVALUATION)
     checkpoint.discard(tensors.parent)
-    train(str(tiny_recipe), out=str(out), steps=6, resume=True, **{"eval.every": 0})
+    train(str(tiny_recipe), out=str(out), steps=6, resume=True, **NO_EVALUATION)
     assert [row["step"] for row in metrics(out)] == [1, 2, 3, 4, 5, 6]
 
 
@@ -138,6 +141,7 @@ def test_checkpoints_are_safetensors_and_json(tiny_recipe: Path, tmp_path: Path)
 def test_replay_trains_from_saved_samples_as_the_run_did(tiny_recipe: Path, tmp_path: Path) -> None:
     first, again = tmp_path / "first", tmp_path / "again"
     train(str(tiny_recipe), out=str(first), steps=3)
-    train(str(tiny_recipe), out=str(again), steps=3, **{"rollouts.engine": {"name": "replay", "run": str(first)}})
+    replay: dict[str, Any] = {"rollouts.engine": {"name": "replay", "run": str(first)}}
+    train(str(tiny_recipe), out=str(again), steps=3, **replay)
     assert samples(again) == samples(first)
     assert [row["loss"] for row in metrics(again)] == [row["loss"] for row in metrics(first)]
