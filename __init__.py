@@ -9,12 +9,17 @@ The same from Python as from the command line, each imported when it is first us
     trainer = trl.GRPOTrainer(reward_funcs=[underdog.reward_func("accuracy")], ...)
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .rl.api import evaluate, export, report, train
     from .rl.reward_func import reward_func
+
+# An OpenMP thread that waits spins, by default for milliseconds; where anything else runs on the same cores, a step then
+# takes up to ten times as long. It must be set before torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
 __all__ = ["evaluate", "export", "report", "reward_func", "train"]

@@ -196,15 +196,14 @@ def trl(job: Job, pace: Pace) -> None:
 
     from underdog.rl.reward_func import reward_func
 
-    batch = int(os.environ.get("VS_TRL_BATCH", PROBLEMS * GROUP))
     settings = GRPOConfig(
         output_dir=str(Path(job.folder) / "trl"),
         use_cpu=True,
         bf16=job.dtype == "bfloat16",
         model_init_kwargs={"dtype": job.dtype},
         max_steps=job.steps,
-        per_device_train_batch_size=batch,
-        gradient_accumulation_steps=PROBLEMS * GROUP // batch,
+        per_device_train_batch_size=PROBLEMS * GROUP,
+        gradient_accumulation_steps=1,
         num_generations=GROUP,
         max_completion_length=job.max_tokens,
         temperature=1.0,

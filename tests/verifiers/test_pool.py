@@ -230,6 +230,17 @@ def test_what_a_worker_started_dies_with_it(make_pool):
 
 
 @linux
+def test_a_worker_is_not_blamed_for_its_parents_memory(make_pool):
+    ballast = bytearray(b"x") * 2**30  # a training process is larger than a worker may be
+    pool = make_pool()
+    assert said(pool, do="echo", word="one") == ("right", "one")
+    (first,) = pool._alive
+    assert said(pool, do="echo", word="two") == ("right", "two")
+    assert list(pool._alive) == [first]
+    assert len(ballast) == 2**30
+
+
+@linux
 def test_a_worker_cannot_write_files(make_pool, tmp_path: Path):
     file = tmp_path / "written"
     assert said(make_pool(), do="write", file=str(file)) == ("wrong", "crash")
