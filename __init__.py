@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from .rl.api import evaluate, export, report, train
     from .rl.reward_func import reward_func
 
-# An OpenMP thread that waits spins, by default for milliseconds; where anything else runs on the same cores, a step then
-# takes up to ten times as long. It must be set before torch is loaded.
+# An OpenMP thread that waits spins, by default for milliseconds; where anything else runs on the same cores, a step
+# then takes up to ten times as long. It must be set before torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
