@@ -16,6 +16,8 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from underdog.rl.runs.report.build import write_report
 from underdog.tests.rl.runs.fake_run import HOSTILE, write_run
 
+PATIENCE = 90
+"""Seconds to wait for the page: a busy machine draws slowly, and only a page that never gets there is at fault."""
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -73,7 +75,7 @@ def assert_quiet(driver):
 
 def open_folds(driver):
     driver.execute_script("document.querySelectorAll('section > details').forEach((d) => { d.open = true; })")
-    WebDriverWait(driver, 10).until(
+    WebDriverWait(driver, PATIENCE).until(
         lambda d: d.execute_script("return [...document.querySelectorAll('.plot')].every((p) => p._fullData)")
     )
 
@@ -130,7 +132,9 @@ def test_a_hostile_completion_is_found_and_shown_letter_by_letter(driver, single
 def first_completion(driver):
     """Open the first sample by a click and read its completion."""
     driver.find_element(By.CSS_SELECTOR, ".sample summary").click()
-    prompt_gold_completion = WebDriverWait(driver, 5).until(lambda d: d.find_elements(By.CSS_SELECTOR, ".sample pre"))
+    prompt_gold_completion = WebDriverWait(driver, PATIENCE).until(
+        lambda d: d.find_elements(By.CSS_SELECTOR, ".sample pre")
+    )
     return prompt_gold_completion[2].get_attribute("textContent")
 
 
@@ -220,7 +224,7 @@ def test_charts_follow_the_dark_scheme(driver, single):
         "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
     )
     try:
-        WebDriverWait(driver, 5).until(lambda d: d.execute_script(stroke) != light)
+        WebDriverWait(driver, PATIENCE).until(lambda d: d.execute_script(stroke) != light)
     finally:
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     assert_quiet(driver)
