@@ -186,17 +186,11 @@ def underdog(job: Job, pace: Pace) -> None:
     train(resolve(job.tree()), recipe="vs_trl")
 
 
-def trl(job: Job, pace: Pace) -> None:
-    """Train with TRL's GRPOTrainer; its stages are timed by wrapping its methods."""
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import TrainerCallback
+def trl_settings(job: Job) -> Any:
+    """The GRPOConfig that stands for the same run, set up for speed."""
     from trl.trainer.grpo_config import GRPOConfig
-    from trl.trainer.grpo_trainer import GRPOTrainer
 
-    from underdog.rl.reward_func import reward_func
-
-    settings = GRPOConfig(
+    return GRPOConfig(
         output_dir=str(Path(job.folder) / "trl"),
         use_cpu=True,
         bf16=job.dtype == "bfloat16",
@@ -223,10 +217,21 @@ def trl(job: Job, pace: Pace) -> None:
         report_to="none",
         disable_tqdm=True,
     )
+
+
+def trl(job: Job, pace: Pace) -> None:
+    """Train with TRL's GRPOTrainer; its stages are timed by wrapping its methods."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import TrainerCallback
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    from underdog.rl.reward_func import reward_func
+
     rows = [json.loads(line) for line in job.prompts.read_text().splitlines()]
     trainer = GRPOTrainer(
         model=job.model,
-        args=settings,
+        args=trl_settings(job),
         train_dataset=Dataset.from_list(rows),
         reward_funcs=reward_func(REWARD if job.forced else "accuracy", verifier=VERIFIER),
         peft_config=LoraConfig(r=32, lora_alpha=128, lora_dropout=0.0, target_modules=SEVEN, task_type="CAUSAL_LM"),
