@@ -12,7 +12,6 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
-import pkgutil
 import sys
 from functools import cache
 from pathlib import Path
@@ -70,10 +69,11 @@ def find(kind: str, name: str) -> Any:
 
 @cache
 def names(kind: str) -> tuple[str, ...]:
-    """All parts of `kind`, sorted: the files of its room that hold a part."""
+    """All parts of `kind`, sorted: the files of its room that hold a part, `name.py` or `name/name.py`."""
     room = importlib.import_module(f"{_package()}.{ROOMS[kind]}")
-    files = (m.name for m in pkgutil.iter_modules(room.__path__) if not m.ispkg)
-    return tuple(sorted(name for name in files if _part_of(_module(kind, name)) is not None))
+    files = [file for path in room.__path__ for file in Path(path).glob("*.py")]
+    files += [file for path in room.__path__ for file in Path(path).glob("*/*.py") if file.stem == file.parent.name]
+    return tuple(sorted(file.stem for file in files if _part_of(_module(kind, file.stem)) is not None))
 
 
 def nearest(word: str, known: list[str] | tuple[str, ...]) -> str | None:
@@ -92,7 +92,10 @@ def _package() -> str:
 
 
 def _module(kind: str, name: str) -> ModuleType:
-    return importlib.import_module(f"{_package()}.{ROOMS[kind]}.{name}")
+    """The file of that name, or in a folder of that name the file of that name."""
+    module = importlib.import_module(f"{_package()}.{ROOMS[kind]}.{name}")
+    own_folder = getattr(module, "__file__", None) is None
+    return importlib.import_module(f"{module.__name__}.{name}") if own_folder else module
 
 
 def _part_of(module: ModuleType) -> type[Part] | None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from underdog.verifiers.extraction import (
+from underdog.verifiers.math.extraction import (
     MAX_ANSWER,
     MAX_BOXES,
     boxes,

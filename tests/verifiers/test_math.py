@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from underdog.parts import find
 from underdog.records import Problem, Verdict
 from underdog.verifiers import pool as pool_module
-from underdog.verifiers.math import Math
+from underdog.verifiers.math.math import Math
 
 DATA = Path(__file__).resolve().parents[2] / "../shared/data"
 
@@ -242,7 +242,7 @@ def test_a_megabyte_is_refused_unread(no_process: None, size: int):
 
 def test_the_caller_imports_nothing_heavy():
     code = (
-        "import sys, underdog.verifiers.math, underdog.rewards.accuracy, underdog.rewards.shaping.unlikeliness, "
+        "import sys, underdog.verifiers.math.math, underdog.rewards.accuracy, underdog.rewards.shaping.unlikeliness, "
         "underdog.rl.scoring; "
         "print(sorted({'torch', 'sympy', 'math_verify', 'transformers', 'datasets'} & set(sys.modules)))"
     )
@@ -255,7 +255,7 @@ def test_a_math_py_in_the_working_folder_does_not_stand_before_pythons_own(tmp_p
     (tmp_path / "json.py").write_text("raise RuntimeError('shadowed')")
     code = (
         "import sys; sys.path.remove('')\n"
-        "from underdog.records import Problem\nfrom underdog.verifiers.math import Math\n"
+        "from underdog.records import Problem\nfrom underdog.verifiers.math.math import Math\n"
         "verifier = Math(workers=1)\n"
         "print(verifier.judge(Problem('p', '?', 'x+1'), r'\\boxed{1+x}').outcome)\nverifier.close()"
     )

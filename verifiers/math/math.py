@@ -9,10 +9,10 @@ from fractions import Fraction
 
 from pydantic import Field, PrivateAttr
 
-from ..records import Problem, Verdict
-from .base import Verifier
+from ...records import Problem, Verdict
+from ..base import Verifier
+from ..pool import Limits, Pool
 from .extraction import MAX_GOLD, canonical, extract, gold_answer, rational
-from .pool import Limits, Pool
 
 Pair = tuple[str, str]
 """A gold answer and a submitted one."""
@@ -69,7 +69,7 @@ class Math(Verifier):
     def model_post_init(self, context: object, /) -> None:
         """Nothing starts here: a worker does when a comparison first needs one."""
         workers = self.workers or min(8, os.cpu_count() or 1)
-        self._pool = Pool(f"{__package__}.jail.equivalence", workers, Limits(self.seconds, self.memory_mib))
+        self._pool = Pool(f"{__package__}.equivalence", workers, Limits(self.seconds, self.memory_mib))
 
     def judge_all(self, submissions: Sequence[tuple[Problem, str]]) -> list[Verdict]:
         """Verdicts in order. Equal pairs of gold and answer are compared once."""
