@@ -84,8 +84,13 @@ def split(prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray], budg
     return batches
 
 
-def pack(prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray], rows: Sequence[int]) -> Packing:
-    """One micro-batch of the given rows, each with a prompt and a completion of at least one token."""
+def pack(
+    prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray], rows: Sequence[int], multiple: int = 1
+) -> Packing:
+    """One micro-batch of the given rows, each with a prompt and a completion of at least one token.
+
+    A last row that predicts nothing fills the tokens up to a multiple of `multiple`.
+    """
     starts: dict[bytes, int] = {}
     tokens: list[np.ndarray] = []
     positions: list[np.ndarray] = []
@@ -107,7 +112,15 @@ def pack(prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray], rows:
         places.append(np.concatenate([np.arange(starts[key], starts[key] + len(prompt)), own]))
         predict.append(places[-1][len(prompt) - 1 :])
     groups = [starts[prompts[row].tobytes()] for row in rows]
-    shapes, cells, shared = _blocks(places, groups, [len(prompts[row]) for row in rows])
+    lengths = [len(prompts[row]) for row in rows]
+    if missing := -filled % multiple:
+        tokens.append(np.zeros(missing))
+        positions.append(np.arange(missing))
+        places.append(np.arange(filled, filled + missing))
+        groups.append(filled)
+        lengths.append(missing)
+        filled += missing
+    shapes, cells, shared = _blocks(places, groups, lengths)
     home = np.full(filled, -1, dtype=np.int64)
     home[cells[::-1]] = np.arange(len(cells))[::-1]
     return Packing(

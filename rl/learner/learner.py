@@ -63,6 +63,9 @@ class Learner:
         self._masters = Masters(self._trained)
         self._optimizer = options.optimizer.build(self._masters.named, options.lr)
         self._forward = self._decoder(base.model)
+        # On a CPU each new shape of a bfloat16 product is compiled, and kept: a millisecond and half a megabyte.
+        narrow = self._device == "cpu" and base.model.dtype == torch.bfloat16
+        self._multiple = 64 if narrow else 1
         self._reference: Any = None
         self._live = LivePolicy(self._model, base.model, base.tokenizer, options.adapter, self._trained)
 
@@ -183,7 +186,7 @@ class Learner:
         results = [np.zeros(0, np.float32)] * len(prompts)
         with context:
             for rows in packing.split(prompts, completions, self._budget):
-                packed = packing.pack(prompts, completions, rows)
+                packed = packing.pack(prompts, completions, rows, self._multiple)
                 logp_T, _ = _logp(base, forward(packed, None), packed, entropy=False)
                 cuts = np.cumsum([len(completions[row]) for row in rows])[:-1]
                 for row, own in zip(rows, np.split(logp_T.cpu().numpy().astype(np.float32), cuts), strict=True):
@@ -234,7 +237,7 @@ class Learner:
         total = 0.0
         prompts, completions = [row.prompt_ids for row in rows], [row.tokens_T for row in rows]
         for index, members in enumerate(packing.split(prompts, completions, self._budget)):
-            packed = packing.pack(prompts, completions, members)
+            packed = packing.pack(prompts, completions, members, self._multiple)
             hidden_CH = self._forward(packed, seed.at(index))
             logp_T, entropy_T = _logp(self._base, hidden_CH, packed, entropy=True, entropy_grad=entropy_grad)
             assert entropy_T is not None

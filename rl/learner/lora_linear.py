@@ -2,6 +2,10 @@
 
 The base is frozen, so its weights get no gradient; the A are stacked, so the narrow products become one; sums happen
 inside the matrix products. A and B may be float32 beside a narrower base: they are cast as they are used.
+
+In float32, without dropout and with more tokens than a weight has rows, W_i + s_i B_i A_i is formed first: the narrow
+products with B and A, and their passes over all outputs and inputs, then fall away. A narrower dtype would round the
+update away, so there the sum stays apart.
 """
 
 from __future__ import annotations
@@ -35,6 +39,9 @@ def apply(modules: Sequence[nn.Module], x_TH: Tensor, dropout: Dropout | None) -
     downs = [m.lora_A[NAME].weight for m in layers]
     ups = [m.lora_B[NAME].weight for m in layers]
     frozen = _Frozen(weights, biases, [m.scaling[NAME] / probability for m in layers])
+    exact = x_TH.dtype.itemsize >= 4 and all(w.dtype == x_TH.dtype for w in weights)
+    if mask is None and exact and len(x_TH) >= max(max(w.shape) for w in weights):
+        return list(_MergedLinears.apply(x_TH, frozen, *downs, *ups))
     return list(_LoraLinears.apply(x_TH, mask, frozen, *downs, *ups))
 
 
@@ -96,3 +103,48 @@ class _LoraLinears(torch.autograd.Function):
             for g, weight in zip(sent, ctx.frozen.weights, strict=True):
                 x_grad_TH.addmm_(g, weight)
         return (x_grad_TH, None, None, *down_grad_RH.split(widths, 0), *up_grads)
+
+
+class _MergedLinears(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_TH: Tensor, frozen: _Frozen, *factors: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(x_TH, *factors)
+        ctx.frozen = frozen
+        outputs = []
+        for merged, bias in zip(_merged(frozen, factors), frozen.biases, strict=True):
+            outputs.append(linear(x_TH, merged, bias))
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *sent: Tensor) -> tuple[Tensor | None, ...]:
+        """The merged weights are formed again: kept, they would be a second copy of the model."""
+        x_TH, *factors = ctx.saved_tensors
+        downs, ups = factors[: len(sent)], factors[len(sent) :]
+        down_RH = torch.cat(downs)
+        widths = [len(down) for down in downs]
+        low_TR = x_TH @ down_RH.t()
+        grad_low_TR = torch.empty_like(low_TR)
+        up_grads = []
+        for g, up, scale, low, out in zip(
+            sent, ups, ctx.frozen.scales, low_TR.split(widths, 1), grad_low_TR.split(widths, 1), strict=True
+        ):
+            torch.mm(g, up * scale, out=out)
+            up_grads.append((g.t() @ low).mul_(scale))
+        down_grad_RH = grad_low_TR.t() @ x_TH
+        x_grad_TH = None
+        if ctx.needs_input_grad[0]:
+            first, *others = zip(sent, _merged(ctx.frozen, factors), strict=True)
+            x_grad_TH = torch.mm(*first)
+            for g, merged in others:
+                x_grad_TH.addmm_(g, merged)
+        return (x_grad_TH, None, *down_grad_RH.split(widths, 0), *up_grads)
+
+
+def _merged(frozen: _Frozen, factors: Sequence[Tensor]) -> list[Tensor]:
+    """W_i + s_i B_i A_i."""
+    downs, ups = factors[: len(frozen.weights)], factors[len(frozen.weights) :]
+    return [
+        torch.addmm(weight, up, down, alpha=scale)
+        for weight, up, down, scale in zip(frozen.weights, ups, downs, frozen.scales, strict=True)
+    ]

@@ -108,3 +108,20 @@ def test_the_fused_steps_equal_plain_torch():
     for ours, theirs, inputs in pairs:
         for a, b in zip(gradients(ours, *inputs), gradients(theirs, *inputs), strict=True):
             torch.testing.assert_close(a, b)
+
+
+@settings(max_examples=60, deadline=None)
+@given(batches(), st.integers(1, 20))
+def test_a_filled_pack_holds_the_same_rows_and_one_that_predicts_nothing(batch, multiple):
+    prompts, completions = batch
+    rows = [i for i, c in enumerate(completions) if len(c)]
+    if not rows:
+        return
+    plain, filled = packing.pack(prompts, completions, rows), packing.pack(prompts, completions, rows, multiple)
+    count = len(plain.tokens_T)
+    assert len(filled.tokens_T) % multiple == 0
+    assert 0 <= len(filled.tokens_T) - count < multiple
+    assert np.array_equal(filled.tokens_T[:count], plain.tokens_T)
+    for name in ("predict_C", "targets_C", "row_C"):
+        assert np.array_equal(getattr(filled, name), getattr(plain, name))
+    assert np.array_equal(filled.cell_N[filled.home_T], np.arange(len(filled.tokens_T)))
