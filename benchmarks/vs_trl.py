@@ -63,8 +63,8 @@ class Side:
             **os.environ,
             "CUDA_VISIBLE_DEVICES": "",
             "OMP_NUM_THREADS": str(json.loads(job.read_text())["threads"]),
-            # Threads that spin at a barrier make steps ten times longer where other programs want the cores too.
-            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
+            # Threads that spin long at a barrier make steps ten times longer where other programs want the cores too.
+            "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
             "TOKENIZERS_PARALLELISM": "false",
         }
         with self.log.open("w") as log:

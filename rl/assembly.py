@@ -9,6 +9,8 @@ from typing import Any
 
 from ..parts import UserError
 from ..rollouts.base import Engine, Surroundings
+from ..verifiers.base import Verifier
+from ..verifiers.validate import validate
 from .collect import Collection
 from .config import Config
 from .data.prompts import Prompts
@@ -17,6 +19,9 @@ from .learner.learner import Learner
 from .runs.evaluator import Evaluator
 from .runs.folder import Run
 from .sampling import Prompt
+
+GOLD_TRIED = 256
+"""Problems to train on, and held out, whose gold answers the verifier is tried on first."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ def assemble(run: Run, model: str) -> Parts:
     live = type(config.rollouts.engine).live
     eval_engine = engine if live else config.eval.engine.open(surroundings)
     verifier = config.verifier
+    _try_on_gold(run, verifier, problems)
     collection = Collection(
         problems.train,
         engine,
@@ -81,6 +87,17 @@ def assemble(run: Run, model: str) -> Parts:
     return Parts(
         learner, engine, eval_engine, verifier, config.algorithm, rewards, collection, evaluator, problems.held_out
     )
+
+
+def _try_on_gold(run: Run, verifier: Verifier, prompts: Problems) -> None:
+    """Send gold answers through the verifier before anything is trained on its word."""
+    chosen = [prompt.problem for side in (prompts.train, prompts.held_out) for prompt in side[:GOLD_TRIED]]
+    known = [problem for problem in chosen if verifier.reference(problem) is not None]
+    if run.config.min_gold_rate == 0 or not known:
+        run.terminal.say("the verifier is not tried on gold answers: there are none to try, or min_gold_rate is 0")
+        return
+    rate = validate(verifier, known, run.config.min_gold_rate)
+    run.terminal.say(f"the verifier finds {rate:.1%} of {len(known)} gold answers right")
 
 
 @dataclass(frozen=True)

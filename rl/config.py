@@ -95,7 +95,7 @@ class Evaluation(Options):
     """Steps between evaluations while training; 0 is none."""
     problems: int = Field(default=256, ge=0)
     """Held-out problems measured before and after training; 0 leaves both out."""
-    samples: int = Field(default=64, ge=1)
+    n: int = Field(default=64, ge=1)
     """Samples a problem before and after training: pass@N up to this N."""
     online_problems: int = Field(default=64, ge=1)
     """Held-out problems measured while training: the first of those above."""
@@ -127,6 +127,8 @@ class Config(Options):
     rollouts: Rollouts = Rollouts()
     verifier: Annotated[Any, Choice("verifier", own_verifier)] = Field(default="math", validate_default=True)
     """What judges completions."""
+    min_gold_rate: float = Field(default=0.98, ge=0, le=1)
+    """Share of the data's own gold answers that the verifier must find right, else nothing is trained; 0 asks none."""
     rewards: dict[str, Weighted] = Field(
         default={"accuracy": 1.0}, validate_default=True, json_schema_extra=_rewards_schema
     )

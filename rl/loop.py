@@ -90,7 +90,7 @@ def evaluate(run: Run, parts: Parts, name: str) -> Tally | None:
     if known is not None or problems == 0 or not parts.held_out:
         return known
     run.terminal.say(f"evaluating the {name} policy on {min(problems, len(parts.held_out))} held-out problems")
-    version, tally = parts.evaluator.measure(parts.learner.policy, problems, run.config.eval.samples)
+    version, tally = parts.evaluator.measure(parts.learner.policy, problems, run.config.eval.n)
     run.keep_evaluation(name, tally, version)
     return tally
 

@@ -39,7 +39,7 @@ def measure(target: str, overrides: dict[str, Any] | None = None, checkpoint: st
     engine = part.open(Surroundings(learner.tokenizer, learner.device, folder if is_run else Path()))
     try:
         evaluator = Evaluator(engine, config.verifier, problems.held_out, config.eval_sampling(), config.seed)
-        version, tally = evaluator.measure(learner.policy, config.eval.problems, config.eval.samples)
+        version, tally = evaluator.measure(learner.policy, config.eval.problems, config.eval.n)
     finally:
         engine.close()
         config.verifier.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from ..parts import Part
@@ -18,6 +19,14 @@ class Verifier(Part):
     def judge_all(self, submissions: Sequence[tuple[Problem, str]]) -> list[Verdict]:
         """Verdicts in the order of the submissions; verifiers with workers judge them side by side."""
         raise NotImplementedError
+
+    async def ajudge_all(self, submissions: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+        """`judge_all` without blocking the event loop."""
+        return await asyncio.to_thread(self.judge_all, submissions)
+
+    def reference(self, problem: Problem) -> str | None:
+        """A completion that must be right, for `validate`: by default the worked solution. None where there is none."""
+        return problem.solution
 
     def close(self) -> None:
         """Stop worker processes, if any."""

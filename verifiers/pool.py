@@ -5,6 +5,7 @@ Requests and replies are JSON lines over pipes; nothing that a worker writes is 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import select
@@ -14,13 +15,15 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from ..records import Outcome, Verdict
+from .cache import VerdictCache
 
 START_SECONDS = 120.0
 """For a worker to import its judge, on a machine that has other work to do."""
@@ -28,6 +31,9 @@ START_ATTEMPTS = 3
 """Workers tried for one submission while they die before it reaches them."""
 MAX_REPLY = 65536
 """Bytes of a reply; a worker that writes more without a line break is taken for crashed."""
+
+AHEAD = 4
+"""Requests a worker that `imap` reads ahead of the verdict that it hands out next."""
 
 _FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 _BOOT = (
@@ -62,13 +68,21 @@ class Pool:
     """Judges requests side by side on at most `workers` processes, which start when first needed.
 
     `judge` names the module whose `judge` the workers run, see `jail.serve.Judge`. Several threads may use one pool;
-    they share its workers.
+    they share its workers and the `cache` last verdicts. A pool travels, to a Ray actor say, as its options: the copy
+    starts workers of its own.
     """
 
-    def __init__(self, judge: str, workers: int, limits: Limits):
+    def __init__(self, judge: str, workers: int, limits: Limits, cache: int = 0):
         self._judge = judge
         self._workers = workers
         self._limits = limits
+        self._cache_size = cache
+        self._reset()
+        _POOLS.add(self)
+
+    def _reset(self) -> None:
+        """As if new. A fork must not speak to the workers of the process that it came from."""
+        self._cache = VerdictCache(self._cache_size)
         self._idle: list[_Worker] = []
         self._alive: set[_Worker] = set()
         self._busy = 0
@@ -77,7 +91,7 @@ class Pool:
         self._finalizer = weakref.finalize(self, _kill_all, self._alive, os.getpid())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Pool, (self._judge, self._workers, self._limits)
+        return Pool, (self._judge, self._workers, self._limits, self._cache_size)
 
     def __eq__(self, other: object) -> bool:
         """Pools that would do the same are equal, so that parts which hold them compare by their options."""
@@ -85,12 +99,34 @@ class Pool:
 
     __hash__ = object.__hash__
 
-    def map(self, requests: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+    def map(self, requests: Iterable[Mapping[str, Any]]) -> list[Verdict]:
         """One verdict a request, in order."""
-        if len(requests) <= 1 or self._workers == 1:
-            return [self._verdict(request) for request in requests]
-        with ThreadPoolExecutor(min(self._workers, len(requests)), thread_name_prefix="verifier") as threads:
-            return list(threads.map(self._verdict, requests))
+        return list(self.imap(requests))
+
+    def imap(self, requests: Iterable[Mapping[str, Any]]) -> Iterator[Verdict]:
+        """One verdict a request, in order, as they are asked for.
+
+        Reads no more than `AHEAD` requests a worker ahead, so the requests may be an endless stream.
+        """
+        if self._workers == 1:
+            yield from map(self._remembered, requests)
+            return
+        pending: deque[Future[Verdict]] = deque()
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="verifier") as threads:
+            try:
+                for request in requests:
+                    pending.append(threads.submit(self._remembered, request))
+                    if len(pending) >= AHEAD * self._workers:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                for future in pending:
+                    future.cancel()
+
+    async def amap(self, requests: Iterable[Mapping[str, Any]]) -> list[Verdict]:
+        """`map` without blocking the event loop."""
+        return await asyncio.to_thread(self.map, requests)
 
     def close(self) -> None:
         """Kill all workers. The pool may be used again: it starts new ones."""
@@ -100,6 +136,9 @@ class Pool:
                 worker.kill()
         for worker in idle:  # the busy ones are dropped by the threads that wait for them
             self._drop(worker)
+
+    def _remembered(self, request: Mapping[str, Any]) -> Verdict:
+        return self._cache.get(request, self._verdict)
 
     def _verdict(self, request: Mapping[str, Any]) -> Verdict:
         """Judge, and once more, alone, when the worker was killed from outside. A submission can kill its own
@@ -122,7 +161,8 @@ class Pool:
     def _ask(self, request: Mapping[str, Any], alone: bool) -> Verdict:
         with self._turn(alone):
             for _ in range(START_ATTEMPTS):
-                worker = self._take()
+                # The second try gets a new worker: whatever killed the first one may have killed idle ones too.
+                worker = self._start() if alone else self._take()
                 keep = reached = False
                 try:
                     worker.wait_until_ready()
@@ -134,11 +174,7 @@ class Pool:
                     if reached:
                         raise
                 finally:
-                    if not keep:
-                        self._drop(worker)
-                        worker = self._start()  # makes itself ready while others work
-                    with self._free:
-                        self._idle.append(worker)
+                    self._give_back(worker, keep)
         raise NotStartedError("workers die before a submission reaches them")
 
     @contextmanager
@@ -165,9 +201,26 @@ class Pool:
             self._alive.add(worker)
         return worker
 
+    def _give_back(self, worker: _Worker, keep: bool) -> None:
+        """Make a worker available again, or replace it. Where there are several, or one has died, there is a spare one
+        beyond those that can be busy, so that nobody waits for a replacement's start."""
+        if keep and len(self._alive) <= self._workers + 1:
+            with self._free:
+                self._idle.append(worker)
+        else:
+            self._drop(worker)
+        for _ in range(1 if keep else 2):
+            if len(self._alive) <= self._workers and (self._workers > 1 or not keep):
+                fresh = self._start()  # makes itself ready while others work
+                with self._free:
+                    self._idle.append(fresh)
+
     def _take(self) -> _Worker:
         with self._free:
-            worker = self._idle.pop() if self._idle else None
+            ready = next((worker for worker in self._idle if worker.is_ready()), None)
+            worker = ready or (self._idle[0] if self._idle else None)
+            if worker is not None:
+                self._idle.remove(worker)
         return worker or self._start()
 
     def _drop(self, worker: _Worker) -> None:
@@ -200,6 +253,10 @@ class _Worker:
             # A fixed hash seed: sympy walks sets, and the same pair must get the same verdict every time.
             env={**os.environ, "PYTHONHASHSEED": "0"},
         )
+
+    def is_ready(self) -> bool:
+        """Whether `wait_until_ready` would return at once."""
+        return self._ready or bool(self._poll(0.0))
 
     def wait_until_ready(self) -> None:
         """Wait, if need be, until the worker has said that it is ready.
@@ -259,14 +316,11 @@ class _Worker:
 
     def _line(self, deadline: float) -> dict[str, Any]:
         assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN | select.POLLHUP)
         while b"\n" not in self._buffer:
             left = deadline - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
+            if left <= 0 or not self._poll(left):
                 raise DiedError("timeout")
-            chunk = os.read(descriptor, 65536)
+            chunk = os.read(self._process.stdout.fileno(), 65536)
             if not chunk:
                 raise DiedError(self._cause())
             self._buffer += chunk
@@ -281,6 +335,13 @@ class _Worker:
             raise DiedError("crash")
         return line
 
+    def _poll(self, seconds: float) -> list[tuple[int, int]]:
+        """Wait until there is something to read, or nothing to come."""
+        assert self._process.stdout is not None
+        poll = select.poll()
+        poll.register(self._process.stdout.fileno(), select.POLLIN | select.POLLHUP)
+        return poll.poll(seconds * 1000)
+
     def _cause(self) -> str:
         """Why a worker whose pipe closed has ended."""
         self.kill()  # an exit status that is already there stays what it is
@@ -288,6 +349,18 @@ class _Worker:
         if code == -signal.SIGXCPU:
             return "timeout"
         return "killed" if -code in _FROM_OUTSIDE else "crash"
+
+
+_POOLS: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _reset_all() -> None:
+    for pool in list(_POOLS):
+        pool._reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_all)
 
 
 def _kill_all(workers: set[_Worker], owner: int) -> None:

@@ -34,10 +34,15 @@ class Hub(Table):
         return None if self.eval_split is None else self._problems(self.eval_split, None)
 
     def _problems(self, split: str, limit: int | None) -> list[Problem]:
-        rows = self._rows(split, limit)
+        rows = self.rows(split, limit)
         return problems(rows, self, source=f"{self.id} ({split})", label=split.partition("[")[0])
 
-    def _rows(self, split: str, limit: int | None) -> list[Row]:
+    def rows(self, split: str, limit: int | None) -> list[Row]:
+        """The columns of a split's first `limit` rows.
+
+        Raises:
+            UserError: the data set could not be loaded.
+        """
         try:
             import datasets
         except ImportError as error:

@@ -21,9 +21,9 @@ _SPACE_BESIDE_SIGNS = re.compile(r"(?<!\w) | (?!\w)")
 class Split:
     """Two lists of problems that share no text, each in the order of its hashes, and what was counted.
 
-    `counts`: `data/loaded` problems read; `data/duplicates` repeated texts removed within a set, of which
-    `data/conflicting` had another answer; `data/overlap` training problems removed because they stand in
-    the data's own evaluation set; `data/train` and `data/held_out` what is left.
+    `counts`: `data/loaded` problems read; `data/duplicates` repeated texts removed (the data's own evaluation set stays
+    whole), of which `data/conflicting` had another answer; `data/overlap` training problems removed because they
+    stand in the data's own evaluation set; `data/train` and `data/held_out` what is left.
     """
 
     train: tuple[Problem, ...]
@@ -52,7 +52,7 @@ def split(
     """
     train, counts = _distinct(problems)
     if evaluation is None:
-        order = _by_hash(train, seed)
+        order = _by_hash(list(train.items()), seed)
         n = held_out if isinstance(held_out, int) else round(held_out * len(order))
         if n >= len(order):
             raise UserError(
@@ -60,10 +60,12 @@ def split(
             )
         rest, kept, overlap = order[n:], order[:n], 0
     else:
-        apart, apart_counts = _distinct(evaluation)
-        counts = {key: value + apart_counts[key] for key, value in counts.items()}
-        overlap = len(train.keys() & apart.keys())
-        rest = _by_hash({text: p for text, p in train.items() if text not in apart}, seed)
+        # Whole, repeats and all: official scores are over every row of an official set.
+        apart = [(normalise(problem), problem) for problem in evaluation]
+        texts = {text for text, _ in apart}
+        counts["data/loaded"] += len(evaluation)
+        overlap = len(train.keys() & texts)
+        rest = _by_hash([(text, p) for text, p in train.items() if text not in texts], seed)
         kept = _by_hash(apart, seed)
         if not rest:
             raise UserError("every training problem stands in the evaluation set too; give another one")
@@ -109,5 +111,5 @@ def _distinct(problems: Sequence[Problem]) -> tuple[dict[str, Problem], dict[str
     }
 
 
-def _by_hash(problems: Mapping[str, Problem], seed: int) -> list[Problem]:
-    return [problems[text] for text in sorted(problems, key=lambda text: derive_seed("split", seed, text))]
+def _by_hash(problems: Sequence[tuple[str, Problem]], seed: int) -> list[Problem]:
+    return [problem for _, problem in sorted(problems, key=lambda pair: derive_seed("split", seed, pair[0]))]

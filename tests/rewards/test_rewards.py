@@ -20,6 +20,8 @@ BOUNDS = {
     "cosine": (-0.5, 1),
     "length": (-0.5, 0.5),
     "repetition": (-1, 0),
+    "nlu_paper": (-2.5, 2.5),
+    "nlu_code": (-3, 2.5),
 }
 
 

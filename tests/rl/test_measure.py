@@ -30,7 +30,7 @@ def test_the_last_checkpoint_gives_the_final_evaluation(run: Path) -> None:
 
 def test_a_step_s_checkpoint_gives_that_step_s_evaluation(run: Path) -> None:
     # While training, four problems with two samples each; the same ones are asked for here.
-    assert evaluate(run, checkpoint="1", **{"eval.problems": 4, "eval.samples": 2}) == written(run, "step_1")
+    assert evaluate(run, checkpoint="1", **{"eval.problems": 4, "eval.n": 2}) == written(run, "step_1")
 
 
 def test_a_recipe_is_measured_as_it_is(run: Path, tiny_recipe: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_recipe_is_measured_as_it_is(run: Path, tiny_recipe: Path) -> None:
 
 
 def test_overrides_change_what_is_measured(tiny_recipe: Path) -> None:
-    greedy = evaluate(tiny_recipe, **{"eval.temperature": 0.0, "eval.problems": 3, "eval.samples": 4})
+    greedy = evaluate(tiny_recipe, **{"eval.temperature": 0.0, "eval.problems": 3, "eval.n": 4})
     assert (len(greedy["problems"]), greedy["samples"]) == (3, 4)
     assert all(problem["right"] in {0, 4} for problem in greedy["problems"])  # greedy samples are all the same
     assert {key for key in greedy if key.startswith("pass@")} == {"pass@1", "pass@2", "pass@4"}
@@ -55,7 +55,7 @@ def test_a_policy_that_is_always_right_has_pass_1_of_one(tiny_recipe: Path, tmp_
 
 def test_measuring_changes_nothing_in_the_run(run: Path) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    evaluate(run, checkpoint="last", **{"eval.problems": 2, "eval.samples": 1})
+    evaluate(run, checkpoint="last", **{"eval.problems": 2, "eval.n": 1})
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 

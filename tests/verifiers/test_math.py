@@ -187,10 +187,10 @@ def test_order_is_kept_and_equal_pairs_are_compared_once(math: Math, monkeypatch
     asked: list[int] = []
     compare = math._pool.map
     monkeypatch.setattr(math._pool, "map", lambda requests: asked.append(len(requests)) or compare(requests))
-    golds = ["x+1", "7", "x+2"] * 20
-    verdicts = math.judge_all([(problem(gold), boxed("2+x")) for gold in golds])
-    assert [v.outcome for v in verdicts] == ["wrong", "wrong", "right"] * 20
-    assert asked == [3]
+    golds = [r"\tan^2(x)+1", "7", r"\sec^2(x)", r"\int_0^1 x dx"] * 20
+    verdicts = math.judge_all([(problem(gold), boxed(r"\sec^2(x)")) for gold in golds])
+    assert [v.outcome for v in verdicts] == ["right", "wrong", "right", "wrong"] * 20
+    assert asked == [2]
 
 
 HOSTILE = [

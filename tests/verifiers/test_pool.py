@@ -146,7 +146,7 @@ def test_several_threads_share_the_workers(make_pool):
     with ThreadPoolExecutor(4) as threads:
         results = list(threads.map(lambda _: [v.reason for v in pool.map(echoes(8))], range(4)))
     assert results == [[str(i) for i in range(8)]] * 4
-    assert len(pool._alive) <= 2
+    assert len(pool._alive) <= 3  # the two, and a spare one
 
 
 def wait_for(file: Path) -> None:
@@ -154,6 +154,11 @@ def wait_for(file: Path) -> None:
     while not file.exists():
         assert time.monotonic() < deadline, f"{file} never appeared"
         time.sleep(0.01)
+
+
+def kill_all(pool: Pool, number: int) -> None:
+    for worker in list(pool._alive):
+        os.kill(worker._process.pid, number)
 
 
 def test_a_worker_killed_from_outside_is_tried_again(make_pool, tmp_path: Path):
@@ -175,9 +180,8 @@ def test_a_second_death_is_the_submissions_own(make_pool, tmp_path: Path):
         verdict = thread.submit(said, pool, do="wait", seen=str(seen), go=str(tmp_path / "never"))
         for _ in range(2):
             wait_for(seen)
-            (worker,) = pool._alive
             seen.unlink()
-            os.kill(worker._process.pid, signal.SIGTERM)
+            kill_all(pool, signal.SIGTERM)
         assert verdict.result() == ("wrong", "crash")
     assert said(pool, do="echo", word="after") == ("right", "after")
 
@@ -197,8 +201,7 @@ def test_a_worker_that_dies_idle_costs_no_verdict(make_pool):
     pool = make_pool()
     for word in ("one", "two", "three"):
         assert said(pool, do="echo", word=word) == ("right", word)
-        (worker,) = pool._alive
-        os.kill(worker._process.pid, signal.SIGKILL)
+        kill_all(pool, signal.SIGKILL)
 
 
 def is_alive(pid: int) -> bool:

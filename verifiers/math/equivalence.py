@@ -1,6 +1,6 @@
 """Whether two answers are the same mathematics: math-verify, with what it is known to accept wrongly refused.
 
-Runs in worker processes only. math-verify 0.9 drops units, percent signs and number bases, takes `5=5` for 5, and
+Runs in worker processes only. math-verify 0.9 drops percent signs and number bases, takes `5=5` for 5, and
 compares numbers after rounding to six decimals, which makes all tiny numbers equal.
 """
 
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, normalize_latex
 from math_verify import LatexExtractionConfig, grader, parse, verify
 from sympy import And, Basic, Eq, Float, MatrixBase, Mul, Number, Rational, Symbol
 from sympy.core.function import AppliedUndef
@@ -29,7 +28,7 @@ _DECIMAL = 1e-12
 
 
 def judge(request: dict[str, Any], submission: Callable[[], None]) -> tuple[str, str]:
-    """Outcome and reason for `{"gold": text, "answer": text}`, neither with dollar signs around it."""
+    """Outcome and reason for `{"gold": text, "answer": text}`, neither with dollar signs or a unit around it."""
     gold = _read_gold(request["gold"])
     if not gold:
         return "could_not_grade", "gold"
@@ -63,28 +62,11 @@ _BRACKET = re.compile(r"\s*(?:\\left)?\s*(\(|\[|\\\{)")
 
 
 def _same_marks(gold: str, answer: str) -> bool:
-    """Whether percent signs and number bases stand on both sides or on none, and no two units or brackets differ."""
+    """Whether percent signs and number bases stand on both sides or on none, and no two brackets differ."""
     if ("%" in gold) != ("%" in answer) or _BASE.findall(gold) != _BASE.findall(answer):
         return False
     brackets = {match.group(1) for match in map(_BRACKET.match, (gold, answer)) if match}
-    if r"\{" in brackets and len(brackets) > 1:  # a set is no pair and no interval
-        return False
-    gold_unit, answer_unit = _unit(gold), _unit(answer)
-    return not gold_unit or not answer_unit or gold_unit == answer_unit
-
-
-@lru_cache(maxsize=256)
-def _normaliser(units: bool) -> NormalizationConfig:
-    return NormalizationConfig(
-        basic_latex=True, units=units, malformed_operators=True, nits=True, boxed="all", equations=False
-    )
-
-
-def _unit(text: str) -> str:
-    """What math-verify drops from the end of a text as its unit."""
-    bare, whole = (normalize_latex(text, _normaliser(units)).strip() for units in (True, False))
-    rest = whole[len(bare) :] if whole.startswith(bare) else whole
-    return re.sub(r"\\(?:text|mathrm|mbox|textrm)(?![a-zA-Z])|[\s{}\\.,]", "", rest)
+    return r"\{" not in brackets or len(brackets) == 1  # a set is no pair and no interval
 
 
 def _relations(gold: list[Any]) -> bool:

@@ -1,0 +1,196 @@
+"""What a set of judged answers adds up to: official metrics, constant-answer baselines, invalid rate, collapse."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...parts import UserError
+from ...records import Problem, Verdict
+from . import metrics
+from .parsing import normalise
+from .task import Task, task_of
+
+COLLAPSED = 0.95
+"""From this share of the valid answers on one answer has collapsed the rest, unless it is that share of the golds."""
+COLLAPSED_ROWS = 10
+"""Valid answers below which nothing is said of a collapse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One graded answer: None is an invalid one; `golds` are all right answers, of which a text may have several.
+
+    `question` is what the rows of one question share, apart for each sample of it.
+    """
+
+    golds: tuple[str, ...]
+    answer: str | None
+    question: str = ""
+
+
+@dataclass(frozen=True)
+class NluReport:
+    """The figures of one task, all fractions.
+
+    `metrics` are the official ones in their order, `score` their mean; `baselines` what the best constant answer gets
+    in each (for accuracy: the majority). `histogram` counts the answers, `golds` the right ones, most frequent first.
+    `collapsed`: one answer holds nearly all valid answers (`COLLAPSED`) while the golds are less one-sided.
+    `rows` were graded, `ungraded` could not be and count nowhere.
+    """
+
+    task: str
+    rows: int
+    ungraded: int
+    metrics: Mapping[str, float]
+    baselines: Mapping[str, float]
+    invalid_rate: float
+    histogram: Mapping[str, int]
+    golds: Mapping[str, int]
+    collapsed: bool
+
+    @property
+    def score(self) -> float:
+        """The mean of the metrics, as the benchmarks average them."""
+        return float(np.mean(list(self.metrics.values())))
+
+
+def reports(problems: Sequence[Problem], verdicts: Sequence[Verdict], task: str | None = None) -> dict[str, NluReport]:
+    """One report a task, from verdicts of the verifier `nlu`; `task` is for problems that do not name theirs.
+
+    A problem that comes again is taken for another sample of it, which MultiRC groups apart.
+
+    Raises:
+        UserError: a problem names no task, or nothing of a task was graded.
+    """
+    rows: dict[str, list[Judged | None]] = {}
+    seen: Counter[str] = Counter()
+    for problem, verdict in zip(problems, verdicts, strict=True):
+        chosen = task_for(problem, task)
+        rows.setdefault(chosen.name, []).append(judged(chosen, problem, verdict, seen[problem.id]))
+        seen[problem.id] += 1
+    return {name: report(name, found) for name, found in rows.items()}
+
+
+def task_for(problem: Problem, task: str | None) -> Task:
+    """The task of that name, else the one that the problem names.
+
+    Raises:
+        UserError: there is none.
+    """
+    name = task or problem.info.get("task")
+    if not isinstance(name, str):
+        raise UserError(f"problem {problem.id!r} names no task of language understanding; give one by verifier.task")
+    return task_of(name)
+
+
+def judged(task: Task, problem: Problem, verdict: Verdict, sample: int = 0) -> Judged | None:
+    """A verdict as a row for `report`; None if the sample was not graded."""
+    if verdict.outcome == "could_not_grade":
+        return None
+    question = problem.info.get("question")
+    return Judged(
+        golds=golds_of(task, problem),
+        answer=None if verdict.reason == "invalid" else verdict.detail,
+        question="" if question is None else f"{question}#{sample}",
+    )
+
+
+def golds_of(task: Task, problem: Problem) -> tuple[str, ...]:
+    """The right answers of a problem as `task.read` would give them; none if its gold answer is no such thing."""
+    several = problem.info.get("answers") if task.answer == "text" else None
+    written = several if isinstance(several, list | tuple) and several else [problem.answer]
+    read = [task.gold(str(answer)) for answer in written]
+    return tuple(answer for answer in read if answer is not None)
+
+
+def report(task: Task | str, rows: Sequence[Judged | None]) -> NluReport:
+    """The figures of one task's rows; None stands for a sample that could not be graded.
+
+    Raises:
+        UserError: nothing was graded, or a row lacks the question that a metric groups by.
+    """
+    task = task_of(task) if isinstance(task, str) else task
+    graded = [row for row in rows if row is not None]
+    if not graded:
+        raise UserError(f"{task.title}: none of {len(rows)} answers was graded; there is nothing to report")
+    if "f1a" in task.metrics and not all(row.question for row in graded):
+        raise UserError(f"{task.title} is measured by question; give each row its question's id as info['question']")
+    answers = [row.answer for row in graded]
+    golds = _count([row.golds[0] for row in graded])
+    constants = [_score(task, graded, [answer] * len(graded)) for answer in _constants(task, golds)]
+    histogram = _count([_bin(task, answer) for answer in answers])
+    right = _count([_bin(task, row.golds[0]) for row in graded])
+    return NluReport(
+        task=task.name,
+        rows=len(graded),
+        ungraded=len(rows) - len(graded),
+        metrics=_score(task, graded, answers),
+        baselines={name: max(constant[name] for constant in constants) for name in task.metrics},
+        invalid_rate=answers.count(None) / len(answers),
+        histogram=histogram,
+        golds=right,
+        collapsed=_collapsed(
+            histogram, _count([_bin(task, gold) for row in graded for gold in row.golds]), len(graded)
+        ),
+    )
+
+
+def _constants(task: Task, golds: Mapping[str, int]) -> list[str]:
+    """The answers to try for a baseline: every label; else the most frequent answer."""
+    return list(task.labels) or [next(iter(golds))]
+
+
+def _bin(task: Task, answer: str | None) -> str:
+    """What an answer is counted as: numbers to the nearest whole one, texts as they are compared."""
+    if answer is None:
+        return "invalid"
+    if task.answer == "number":
+        return str(round(float(answer)))
+    return normalise(answer) if task.answer == "text" else answer
+
+
+def _collapsed(histogram: Mapping[str, int], golds: Mapping[str, int], rows: int) -> bool:
+    valid = {answer: count for answer, count in histogram.items() if answer != "invalid"}
+    total = sum(valid.values())
+    if total < COLLAPSED_ROWS:
+        return False
+    answer, count = max(valid.items(), key=lambda item: item[1])
+    return count >= COLLAPSED * total and golds.get(answer, 0) < COLLAPSED * rows
+
+
+def _count(values: Sequence[str]) -> dict[str, int]:
+    return dict(Counter(values).most_common())
+
+
+def _score(task: Task, rows: Sequence[Judged], answers: Sequence[str | None]) -> dict[str, float]:
+    if task.answer == "text":
+        each = {"f1": metrics.text_f1, "em": metrics.text_em}
+        pairs = list(zip(rows, answers, strict=True))
+        return {name: float(np.mean([each[name](row.golds, answer) for row, answer in pairs])) for name in task.metrics}
+    if task.answer == "number":
+        gold_N = np.array([float(row.golds[0]) for row in rows])
+        said_N = np.array([metrics.INVALID_NUMBER if answer is None else float(answer) for answer in answers])
+        correlate = {"pearson": metrics.pearson, "spearman": metrics.spearman}
+        return {name: correlate[name](gold_N, said_N) for name in task.metrics}
+    return _score_labels(task, rows, answers)
+
+
+def _score_labels(task: Task, rows: Sequence[Judged], answers: Sequence[str | None]) -> dict[str, float]:
+    # The positive label is class 1 of two, however the file lists them.
+    order = sorted(task.labels, key=lambda name: name == task.positive)
+    index = {name: number for number, name in enumerate(order)}
+    gold_N = np.array([index[row.golds[0]] for row in rows])
+    said_N = np.array([metrics.INVALID if answer is None else index[answer] for answer in answers])
+    figures = {
+        "accuracy": lambda: metrics.accuracy(gold_N, said_N),
+        "f1": lambda: metrics.f1(gold_N, said_N),
+        "f1a": lambda: metrics.f1(gold_N, said_N),
+        "macro_f1": lambda: metrics.macro_f1(gold_N, said_N, len(order)),
+        "matthews": lambda: metrics.matthews(gold_N, said_N),
+        "em": lambda: metrics.whole_groups(gold_N == said_N, [row.question for row in rows]),
+    }
+    return {name: figures[name]() for name in task.metrics}
