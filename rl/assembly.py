@@ -63,6 +63,8 @@ def assemble(run: Run, model: str) -> Parts:
         raise UserError("rollouts.workers above 1 needs Ray actors, which this version does not have yet; set it to 1")
     learner = build_learner(config, model, terminal.say)
     problems = load_problems(config, learner.tokenizer)
+    if not problems.train:
+        raise UserError("this recipe holds problems to evaluate on and none to train on; measure with `underdog eval`")
     run.note_data(problems.counts, problems.template_hash)
     surroundings = Surroundings(learner.tokenizer, learner.device, run.folder)
     engine = config.rollouts.engine.open(surroundings)

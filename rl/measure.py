@@ -1,23 +1,30 @@
-"""`underdog eval`: pass@N of a run's policy, or of a recipe's model as it is, on held-out problems."""
+"""`underdog eval`: pass@N of a run's policy beside its base, or of a recipe's model as it is, on held-out problems."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..parts import UserError
+from ..records import Problem
 from ..rollouts.base import Surroundings
 from .assembly import build_learner, load_problems
 from .config import read_recipe, recipe_names, resolve
 from .made import find_model
-from .runs.evaluation import to_json
+from .runs.evaluation import Tally, change, to_json
 from .runs.evaluator import Evaluator
 from .runs.folder import read_config
-from .trained import trained_learner
+from .trained import saved_state
 
 
 def measure(target: str, overrides: dict[str, Any] | None = None, checkpoint: str = "last") -> dict[str, Any]:
     """The evaluation as its file in a run folder holds it; `target` is a run folder or a recipe.
+
+    Of a run also `base`, the same of the policy that it began with, and `change`, the paired difference. In all,
+    `data_sha256` stands for the problems, and `verifier` for what judged them.
 
     Raises:
         UserError: there is no such run, checkpoint or recipe, or no held-out problem.
@@ -26,21 +33,39 @@ def measure(target: str, overrides: dict[str, Any] | None = None, checkpoint: st
     is_run = folder.is_dir() and (target not in recipe_names() or (folder / "config.yaml").is_file())
     if is_run:
         config = read_config(folder, overrides)
-        learner = trained_learner(folder, find_model(config.model), checkpoint, overrides)
+        trained = saved_state(folder, checkpoint)
     elif len(folder.parts) > 1 and folder.suffix not in {".yaml", ".yml"}:
         raise UserError(f"there is no run {target}; give a run's folder, a recipe's name or the path of a .yaml file")
     else:
         config = resolve(read_recipe(target)[1], overrides)
-        learner = build_learner(config, find_model(config.model), log=lambda text: None)
+        trained = None
+    learner = build_learner(config, find_model(config.model), log=lambda text: None)
     problems = load_problems(config, learner.tokenizer)
     if not problems.held_out or config.eval.problems == 0:
         raise UserError("no problem is held out to evaluate on; raise data.held_out and eval.problems")
     part = config.rollouts.engine if type(config.rollouts.engine).live else config.eval.engine
     engine = part.open(Surroundings(learner.tokenizer, learner.device, folder if is_run else Path()))
-    try:
-        evaluator = Evaluator(engine, config.verifier, problems.held_out, config.eval_sampling(), config.seed)
+    evaluator = Evaluator(engine, config.verifier, problems.held_out, config.eval_sampling(), config.seed)
+
+    def measured() -> tuple[Tally, dict[str, Any]]:
         version, tally = evaluator.measure(learner.policy, config.eval.problems, config.eval.n)
+        return tally, to_json(tally, version=version.number, digest=version.digest, name="held_out")
+
+    try:
+        tally, result = measured()
+        if trained is not None:
+            base, before = tally, result
+            learner.load_state_dict(trained)
+            tally, result = measured()
+            result |= {"base": before, "change": change(base, tally)}
     finally:
         engine.close()
         config.verifier.close()
-    return to_json(tally, version=version.number, digest=version.digest, name="held_out")
+    chosen = [prompt.problem for prompt in problems.held_out[: config.eval.problems]]
+    return {**result, "data_sha256": _digest(chosen), "verifier": config.verifier.surroundings()}
+
+
+def _digest(problems: Sequence[Problem]) -> str:
+    """SHA-256 over the problems' ids, prompts and answers, in any order."""
+    lines = sorted(json.dumps([p.id, p.prompt, p.answer]) for p in problems)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -20,10 +20,21 @@ def trained_learner(run: Path, model: str, which: str = "last", overrides: dict[
         RunError: the checkpoint is damaged.
     """
     config = read_config(run, overrides)
-    saved = checkpoint.load(_choose(run / "checkpoints", which))
+    saved = saved_state(run, which)
     learner = build_learner(config, model, log=lambda text: None)
-    learner.load_state_dict({"tensors": saved.tensors, "json": saved.state["learner"]})
+    learner.load_state_dict(saved)
     return learner
+
+
+def saved_state(run: Path, which: str = "last") -> dict[str, Any]:
+    """What the learner's `load_state_dict` takes, from the checkpoint `last`, `best` or that of a step.
+
+    Raises:
+        UserError: the run has no such checkpoint.
+        RunError: the checkpoint is damaged.
+    """
+    saved = checkpoint.load(_choose(run / "checkpoints", which))
+    return {"tensors": saved.tensors, "json": saved.state["learner"]}
 
 
 def _choose(folder: Path, which: str) -> Path:

@@ -28,5 +28,9 @@ class Verifier(Part):
         """A completion that must be right, for `validate`: by default the worked solution. None where there is none."""
         return problem.solution
 
+    def surroundings(self) -> str:
+        """What its verdicts depend on beside its options, such as the version of a tool; one line, or nothing."""
+        return ""
+
     def close(self) -> None:
         """Stop worker processes, if any."""

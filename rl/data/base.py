@@ -27,7 +27,7 @@ class Data(Part):
     """Seed of the held-out choice, not the run's: every run is evaluated on the same problems."""
 
     def load(self, seed: int) -> list[Problem]:
-        """All problems of the source in a fixed order; `seed` is for generators."""
+        """All problems to train on in a fixed order, none for a mere test set; `seed` is for generators."""
         raise NotImplementedError
 
     def load_evaluation(self, seed: int) -> list[Problem] | None:

@@ -30,6 +30,8 @@ class Table(Data):
     """Column of a worked solution, for the engine gold."""
     problem_id: str | None = None
     """Column of the problem's id; unset numbers the rows."""
+    source: str | None = None
+    """Column by whose values scores are broken down, such as a subject or a level."""
     limit: int | None = Field(default=None, ge=1)
     """Rows to read, from the first on; unset reads all. The evaluation set is read whole."""
 
@@ -78,12 +80,15 @@ def _problem(row: Row, table: Table, where: str, numbered: str) -> Problem | Non
     if not prompt or (table.answer is not None and not answer.strip()):
         return None
     used = {table.prompt, table.answer, table.solution, table.problem_id}
+    info = {column: value for column, value in row.items() if column not in used}
+    if table.source is not None:
+        info["source"] = text(table.source)
     return Problem(
         id=numbered if table.problem_id is None else text(table.problem_id),
         prompt=prompt,
         answer=answer.strip(),
         solution=text(table.solution) or None if table.solution is not None else None,
-        info={column: value for column, value in row.items() if column not in used},
+        info=info,
     )
 
 
@@ -101,7 +106,7 @@ def _columns(rows: Iterable[Row]) -> tuple[str, ...]:
 def _check_columns(columns: tuple[str, ...], table: Table, source: str) -> None:
     if not columns:
         raise UserError(f"{source} holds no rows; give one that does")
-    for option in ("prompt", "answer", "solution", "problem_id"):
+    for option in ("prompt", "answer", "solution", "problem_id", "source"):
         column = getattr(table, option)
         if column is not None and column not in columns:
             close = nearest(column, columns)

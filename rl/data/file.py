@@ -17,14 +17,14 @@ from .columns import Row, Table, problems
 class File(Table):
     """A local .jsonl, .json, .csv or .parquet file."""
 
-    path: str
-    """The file, relative to the working directory."""
+    path: str | None
+    """The file, relative to the working directory; null where there is nothing but an evaluation set."""
     eval_path: str | None = None
     """A file of problems for evaluation only; unset holds some of `path` out."""
 
     def load(self, seed: int) -> list[Problem]:
         """The file's problems in its order."""
-        return self._problems(self.path, self.limit)
+        return [] if self.path is None else self._problems(self.path, self.limit)
 
     def load_evaluation(self, seed: int) -> list[Problem] | None:
         """The problems of `eval_path`."""

@@ -18,8 +18,8 @@ class Hub(Table):
     """The data set, such as openai/gsm8k."""
     config: str | None = None
     """Which of its configurations, such as main."""
-    split: str = "train"
-    """Split to train on; slices such as train[:1000] work."""
+    split: str | None = "train"
+    """Split to train on; slices such as train[:1000] work. Null where there is nothing but an evaluation set."""
     eval_split: str | None = None
     """Split for evaluation only, such as test; unset holds some of `split` out."""
     revision: str | None = None
@@ -27,7 +27,7 @@ class Hub(Table):
 
     def load(self, seed: int) -> list[Problem]:
         """The split's problems in its order."""
-        return self._problems(self.split, self.limit)
+        return [] if self.split is None else self._problems(self.split, self.limit)
 
     def load_evaluation(self, seed: int) -> list[Problem] | None:
         """The problems of `eval_split`."""

@@ -48,7 +48,7 @@ def split(
         held_out: how many problems, or which share of them when it is a float below 1.
 
     Raises:
-        UserError: nothing would be left to train on.
+        UserError: of problems to train on none would be left.
     """
     train, counts = _distinct(problems)
     if evaluation is None:
@@ -67,7 +67,7 @@ def split(
         overlap = len(train.keys() & texts)
         rest = _by_hash([(text, p) for text, p in train.items() if text not in texts], seed)
         kept = _by_hash(apart, seed)
-        if not rest:
+        if train and not rest:
             raise UserError("every training problem stands in the evaluation set too; give another one")
     counts |= {"data/overlap": overlap, "data/train": len(rest), "data/held_out": len(kept)}
     return Split(tuple(rest), tuple(kept), counts)

@@ -6,8 +6,9 @@ pass@k is the unbiased estimator 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, eq. 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,18 @@ RESAMPLES = 4000
 
 @dataclass(frozen=True)
 class Tally:
-    """How one policy did on a set of problems: of `graded_P` samples a problem, `right_P` were right."""
+    """How one policy did on a set of problems: of `graded_P` samples a problem, `right_P` were right.
+
+    `sources` says which part of the set each problem is of, where the data tell; `reasons` counts samples by
+    `outcome/reason`.
+    """
 
     problems: tuple[str, ...]
     right_P: np.ndarray
     graded_P: np.ndarray
     samples: int
+    sources: tuple[str, ...] = ()
+    reasons: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, groups: Sequence[Group]) -> Tally:
@@ -35,7 +42,15 @@ class Tally:
             right_P=np.array([int(g.right_G.sum()) for g in groups]),
             graded_P=np.array([int(g.graded_G.sum()) for g in groups]),
             samples=max((len(g.samples) for g in groups), default=0),
+            sources=tuple(str(g.problem.info.get("source", "")) for g in groups),
+            reasons=dict(sorted(Counter(f"{v.outcome}/{v.reason}" for g in groups for v in g.verdicts).items())),
         )
+
+    def of_source(self, source: str) -> Tally:
+        """The problems of one part of the set."""
+        own = [i for i, other in enumerate(self.sources) if other == source]
+        names = tuple(self.problems[i] for i in own)
+        return Tally(names, self.right_P[own], self.graded_P[own], self.samples)
 
 
 def pass_at(n: int, c: int, k: int) -> float:
@@ -105,11 +120,12 @@ def change(base: Tally, final: Tally) -> dict[str, Any]:
 
 
 def to_json(tally: Tally, *, version: int, digest: str, name: str) -> dict[str, Any]:
-    """An evaluation as its file holds it: the counts of each problem, and the summary."""
+    """An evaluation as its file holds it: the counts of each problem, the summary, and that of each part of the set."""
     rows = zip(tally.problems, tally.right_P.tolist(), tally.graded_P.tolist(), strict=True)
     problems = [{"id": i, "right": c, "graded": n} for i, c, n in rows]
-    summary = summarise(tally)
-    summary.pop("problems")
+    summary: dict[str, Any] = {**summarise(tally), "reasons": dict(tally.reasons)}
+    if len(known := sorted(set(tally.sources))) > 1:
+        summary["sources"] = {source: summarise(tally.of_source(source)) for source in known}
     return {"set": name, "version": version, "digest": digest, **summary, "problems": problems}
 
 

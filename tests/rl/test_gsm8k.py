@@ -52,7 +52,7 @@ def settings(model: str, folder: Path) -> dict[str, Any]:
         "rollouts.problems": 2,
         "rollouts.group": 4,
         "rollouts.max_tokens": 16,
-        "eval": {"problems": 4, "samples": 2},
+        "eval": {"problems": 4, "n": 2},
     }
 
 
