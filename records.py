@@ -121,6 +121,8 @@ class Verdict:
     reason: str = ""
     seconds: float = 0.0
     detail: str = ""
+    certificate: str = ""
+    """How a Lean proof was certified: `declarations` or `replayed`; empty for all else."""
 
 
 @dataclass(frozen=True)

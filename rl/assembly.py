@@ -20,7 +20,7 @@ from .runs.evaluator import Evaluator
 from .runs.folder import Run
 from .sampling import Prompt
 
-GOLD_TRIED = 256
+GOLD_TRIED = 64
 """Problems to train on, and held out, whose gold answers the verifier is tried on first."""
 
 

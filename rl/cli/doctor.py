@@ -29,6 +29,8 @@ HOW = {
 
 def doctor() -> None:
     """Say what is installed, what would be used, what is missing and how to get it."""
+    from ...verifiers.lean.lean import Lean
+
     system = f"{platform.system()} {platform.machine()}"
     typer.echo(f"underdog  {_version('underdog-rl') or 'not installed, used from its folder'}")
     typer.echo(f"python    {platform.python_version()} on {system}, {os.cpu_count()} cores")
@@ -41,6 +43,8 @@ def doctor() -> None:
             missing.append(extra)
     typer.echo(f"device    {_device()}")
     typer.echo(f"engine    {_engine()}")
+    typer.echo(f"prover    {Lean().surroundings()}")
+    typer.echo("          not yet run on a real toolchain: the REPL pool, kernel replay, lean-dojo")
     typer.echo(f"disk      {shutil.disk_usage(os.getcwd()).free / 2**30:.1f} GiB free here")
     for extra in missing:
         typer.echo(f"to get {extra}: {HOW[extra]}")
