@@ -4,6 +4,7 @@ The same from Python as from the command line, each imported when it is first us
 
     summary = underdog.train("demo", seed=3)
     result = underdog.evaluate("runs/demo-1", checkpoint="best")
+    verdicts = underdog.verify("math", "samples.jsonl")
     underdog.report("runs/demo-1", "runs/demo-2")
     underdog.export("runs/demo-1", "my-model")
     trainer = trl.GRPOTrainer(reward_funcs=[underdog.reward_func("accuracy")], ...)
@@ -14,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .rl.api import evaluate, export, report, train
+    from .rl.api import evaluate, export, report, train, verify
     from .rl.reward_func import reward_func
 
 # An OpenMP thread that waits spins, by default for milliseconds; where anything else runs on the same cores, a step
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "export", "report", "reward_func", "train"]
+__all__ = ["evaluate", "export", "report", "reward_func", "train", "verify"]
 
 
 def __getattr__(name: str) -> Any:

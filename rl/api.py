@@ -30,6 +30,22 @@ def evaluate(target: str | PathLike[str], *, checkpoint: str = "last", **overrid
     return measure(str(target), overrides, checkpoint)
 
 
+def verify(
+    verifier: Literal["math", "nlu", "lean"],
+    file: str | PathLike[str],
+    *,
+    out: str | PathLike[str] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Judge a file of samples and return what they came to: `verify("nlu", "samples.jsonl", task="cola")`.
+
+    The rows with their verdicts are in the file that the result names as `out`. Options are the verifier's.
+    """
+    from .verify import verify as run
+
+    return run(verifier, Path(file), None if out is None else Path(out), options)
+
+
 def report(*runs: str | PathLike[str], out: str | PathLike[str] | None = None) -> Path:
     """Write the report of one run, or of several side by side, and return its path."""
     from .runs.report.build import write_report

@@ -17,7 +17,7 @@ def plan(config: Config, recipe: str) -> str:
         f"{name_of(r.engine)}, at most {r.max_tokens} tokens each",
         f"rewards {', '.join(f'{n} x {w.weight:g}' for n, w in config.rewards.items())}, judged by "
         f"{name_of(config.verifier)}, shaping {name_of(config.shaping)}, algorithm {name_of(config.algorithm)}",
-        f"evaluation on {e.problems} held-out problems x {e.samples} samples before and after"
+        f"evaluation on {e.problems} held-out problems x {e.n} samples before and after"
         + (f", smaller every {e.every} steps" if e.every else ""),
     ]
     return "\n".join(lines)

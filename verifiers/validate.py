@@ -31,7 +31,7 @@ def validate(verifier: Verifier, problems: Sequence[Problem], minimum: float = 0
         shown = "; ".join(f"problem {p.id}: {v.outcome}, {v.reason} ({_short(p.answer)})" for p, v in failed[:SHOWN])
         raise RunError(
             f"the verifier accepts {rate:.1%} of the data set's own gold answers, fewer than {minimum:.1%}: {shown}; "
-            "choose another verifier or its options, or correct the data"
+            "choose another verifier or its options, correct the data, or lower min_gold_rate"
         )
     return rate
 

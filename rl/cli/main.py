@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import doctor, evaluate, export, recipes, report, train
+from . import doctor, evaluate, export, recipes, report, train, verify
 from .errors import told
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.command("train")(told(train.train))
 app.command("eval")(told(evaluate.evaluate))
+app.command("verify")(told(verify.verify))
 app.command("report")(told(report.report))
 app.command("export")(told(export.export))
 app.command("recipes")(told(recipes.recipes))

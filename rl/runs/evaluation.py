@@ -79,8 +79,9 @@ def interval(values_P: np.ndarray, seed: int = 0) -> tuple[float, float]:
     values = values_P[np.isfinite(values_P)]
     if values.size == 0:
         return float("nan"), float("nan")
-    picks = np.random.default_rng(seed).integers(0, values.size, size=(RESAMPLES, values.size))
-    lo, hi = np.quantile(values[picks].mean(axis=1), [0.025, 0.975])
+    draw = np.random.default_rng(seed)
+    means = [values[draw.integers(0, values.size, size=values.size)].mean() for _ in range(RESAMPLES)]
+    lo, hi = np.quantile(means, [0.025, 0.975])
     return float(lo), float(hi)
 
 

@@ -77,7 +77,7 @@ def test_without_torch(finished_run: Path, tiny_recipe: Path, tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "report", "export", "recipes", "doctor"])
+@pytest.mark.parametrize("command", ["train", "eval", "verify", "report", "export", "recipes", "doctor"])
 def test_every_command_explains_its_arguments(underdog: Any, command: str) -> None:
     said = underdog(command, "--help")
     assert said.code == 0
