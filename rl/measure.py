@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..parts import UserError
+from ..parts import RunError, UserError
 from ..records import Problem
 from ..rollouts.base import Surroundings
 from .assembly import build_learner, load_problems
@@ -28,6 +28,7 @@ def measure(target: str, overrides: dict[str, Any] | None = None, checkpoint: st
 
     Raises:
         UserError: there is no such run, checkpoint or recipe, or no held-out problem.
+        RunError: nothing could be graded.
     """
     folder = Path(target)
     is_run = folder.is_dir() and (target not in recipe_names() or (folder / "config.yaml").is_file())
@@ -45,10 +46,13 @@ def measure(target: str, overrides: dict[str, Any] | None = None, checkpoint: st
         raise UserError("no problem is held out to evaluate on; raise data.held_out and eval.problems")
     part = config.rollouts.engine if type(config.rollouts.engine).live else config.eval.engine
     engine = part.open(Surroundings(learner.tokenizer, learner.device, folder if is_run else Path()))
+    surroundings = config.verifier.surroundings()
     evaluator = Evaluator(engine, config.verifier, problems.held_out, config.eval_sampling(), config.seed)
 
     def measured() -> tuple[Tally, dict[str, Any]]:
         version, tally = evaluator.measure(learner.policy, config.eval.problems, config.eval.n)
+        if not tally.graded_P.any():
+            raise RunError(f"not one sample could be graded ({', '.join(tally.reasons)}); {surroundings}")
         return tally, to_json(tally, version=version.number, digest=version.digest, name="held_out")
 
     try:
@@ -62,7 +66,7 @@ def measure(target: str, overrides: dict[str, Any] | None = None, checkpoint: st
         engine.close()
         config.verifier.close()
     chosen = [prompt.problem for prompt in problems.held_out[: config.eval.problems]]
-    return {**result, "data_sha256": _digest(chosen), "verifier": config.verifier.surroundings()}
+    return {**result, "data_sha256": _digest(chosen), "verifier": surroundings}
 
 
 def _digest(problems: Sequence[Problem]) -> str:

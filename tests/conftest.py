@@ -35,6 +35,16 @@ def tiny_shape(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def bytes_shape(tiny_shape: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same model with longer rows, and the tokenizer that reads any text."""
+    shape = json.loads(Path(tiny_shape.removeprefix("shape:")).read_text())
+    path = tmp_path_factory.mktemp("shape") / "bytes.json"
+    shape["config"]["max_position_embeddings"] = 1024
+    path.write_text(json.dumps({**shape, "tokenizer": "bytes"}))
+    return f"shape:{path}"
+
+
+@pytest.fixture(scope="session")
 def tiny_recipe(tiny_shape: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe of random answers with a reward that differs between them: the share of even digits."""
     folder = tmp_path_factory.mktemp("recipe")

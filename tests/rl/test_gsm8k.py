@@ -30,16 +30,6 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def model(tiny_shape: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The tiny model of the other tests, with the tokenizer that reads any text."""
-    shape = json.loads(Path(tiny_shape.removeprefix("shape:")).read_text())
-    path = tmp_path_factory.mktemp("shape") / "bytes.json"
-    shape["config"]["max_position_embeddings"] = 1024
-    path.write_text(json.dumps({**shape, "tokenizer": "bytes"}))
-    return f"shape:{path}"
-
-
 def settings(model: str, folder: Path) -> dict[str, Any]:
     """The recipe made small; a reward that random text can earn stands beside accuracy."""
     (folder / "mine.py").write_text(
@@ -68,9 +58,9 @@ def test_the_recipe_asks_for_the_hub_s_data_and_the_model_s_own_template() -> No
     assert not config.model.startswith(("shape:", "recipe:"))
 
 
-def test_two_real_steps_on_a_local_copy(model: str, copy: Path, tmp_path: Path) -> None:
+def test_two_real_steps_on_a_local_copy(bytes_shape: str, copy: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    summary = train("gsm8k", out=str(out), **local_file(copy), **settings(model, tmp_path))
+    summary = train("gsm8k", out=str(out), **local_file(copy), **settings(bytes_shape, tmp_path))
     assert summary["steps"] == 2
     assert summary["final"]["problems"] == 4
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -90,7 +80,7 @@ def test_two_real_steps_on_a_local_copy(model: str, copy: Path, tmp_path: Path) 
 
 
 def test_a_local_copy_may_lie_as_the_hub_lays_it_out(
-    model: str, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bytes_shape: str, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     folder = shutil.copytree(copy, tmp_path / "data")
