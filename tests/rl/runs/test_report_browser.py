@@ -76,7 +76,10 @@ def assert_quiet(driver):
 def open_folds(driver):
     driver.execute_script("document.querySelectorAll('section > details').forEach((d) => { d.open = true; })")
     WebDriverWait(driver, PATIENCE).until(
-        lambda d: d.execute_script("return [...document.querySelectorAll('.plot')].every((p) => p._fullData)")
+        lambda d: d.execute_script(
+            "return [...document.querySelectorAll('.plot')]"
+            ".every((p) => p._fullData && p.querySelector('.trace path[d], .trace .point path[d]'))"
+        )
     )
 
 
@@ -243,9 +246,8 @@ def test_nothing_is_wider_than_a_phone(driver, several):
 
 def test_the_chart_tools_hold_no_upload(driver, single):
     visit(driver, single)
-    titles = driver.execute_script(
-        "return [...new Set([...document.querySelectorAll('.modebar [data-title]')].map((b) => b.dataset.title))]"
-    )
+    shown = "return [...new Set([...document.querySelectorAll('.modebar [data-title]')].map((b) => b.dataset.title))]"
+    titles = WebDriverWait(driver, PATIENCE).until(lambda d: d.execute_script(shown))
     assert titles == ["Download plot as a PNG", "Reset axes"]
 
 
