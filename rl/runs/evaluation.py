@@ -17,6 +17,8 @@ import numpy as np
 from ...records import Group
 
 RESAMPLES = 4000
+HELD = 1 << 20
+"""Drawn problems held at once while resampling."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,10 @@ def interval(values_P: np.ndarray, seed: int = 0) -> tuple[float, float]:
     if values.size == 0:
         return float("nan"), float("nan")
     draw = np.random.default_rng(seed)
-    means = [values[draw.integers(0, values.size, size=values.size)].mean() for _ in range(RESAMPLES)]
-    lo, hi = np.quantile(means, [0.025, 0.975])
+    rows = max(1, HELD // values.size)
+    sizes = [min(rows, RESAMPLES - start) for start in range(0, RESAMPLES, rows)]
+    means = [values[draw.integers(0, values.size, size=(size, values.size))].mean(axis=1) for size in sizes]
+    lo, hi = np.quantile(np.concatenate(means), [0.025, 0.975])
     return float(lo), float(hi)
 
 

@@ -112,11 +112,17 @@ def test_a_run_without_any_signal_stops_and_says_why(tiny_recipe: Path, own: str
 
 def test_a_verifier_that_grades_nothing_stops_the_run(tiny_recipe: Path, own: str, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not one sample could be graded .no_tool."):
+        run(tiny_recipe, tmp_path / "run", verifier=f"{own}:Broken", min_gold_rate=0.0)
+
+
+def test_a_verifier_that_refuses_the_gold_answers_trains_nothing(tiny_recipe: Path, own: str, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="accepts 0.0% of the data set's own gold answers, fewer than 98.0%.*no_tool"):
         run(tiny_recipe, tmp_path / "run", verifier=f"{own}:Broken")
+    assert not (tmp_path / "run" / "rollouts").exists()
 
 
 def test_samples_that_could_not_be_graded_count_nowhere(tiny_recipe: Path, own: str, tmp_path: Path) -> None:
-    run(tiny_recipe, tmp_path / "run", steps=1, verifier=f"{own}:Picky")
+    run(tiny_recipe, tmp_path / "run", steps=1, verifier=f"{own}:Picky", min_gold_rate=0.0)
     (row,) = rows(tmp_path / "run")
     saved = [json.loads(line) for line in (tmp_path / "run" / "rollouts" / "step_1.jsonl").read_text().splitlines()]
     graded = [s for s in saved if s["outcome"] != "could_not_grade"]

@@ -16,7 +16,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from underdog.rl.runs.report.build import write_report
 from underdog.tests.rl.runs.fake_run import HOSTILE, write_run
 
-PATIENCE = 90
+PATIENCE = 240
 """Seconds to wait for the page: a busy machine draws slowly, and only a page that never gets there is at fault."""
 FLAGS = (
     "--headless",
