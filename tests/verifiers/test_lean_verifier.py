@@ -280,7 +280,7 @@ def test_a_full_temporary_folder_loses_no_verdict(monkeypatch: pytest.MonkeyPatc
 
 
 def test_resting_on_another_member_shows() -> None:
-    names = [("U1_0", "a"), ("U1_1", "a"), ("Nat",), ("_private", "M", 0, "U1_2", "a")]
-    uses = {0: {2}, 1: {0}, 3: {3, 2}}
-    module = SimpleNamespace(names=(0, 1, 3), terms=SimpleNamespace(names=names), uses=uses.__getitem__)
+    names = [("U1_0", "a"), ("U1_1", "a"), ("Nat",), ("_private", "M", 0, "U1_2", "a"), ("U1_0", "f", "match_1")]
+    uses = {0: {2, 4}, 1: {0}, 3: {3, 2, 4}, 4: {2}}
+    module = SimpleNamespace(names=(0, 1, 3, 4), terms=SimpleNamespace(names=names), uses=uses.__getitem__)
     assert reader._borrowers(module, "U1_") == {"U1_1"}  # type: ignore[arg-type]

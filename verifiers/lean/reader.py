@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from .batch import Compiled
 from .expr import Name
 from .module import Module, read
 from .olean import OleanError
+
+_DETAIL = re.compile(r"(.*\.)?(_[^.]*|match_\d+|match_\d+\.splitter)\Z", re.DOTALL)
+"""How the names end of what Lean makes for itself, once for all that need the same. No search proposes these."""
 
 
 class Reader:
@@ -53,7 +57,8 @@ def _borrowers(module: Module, prefix: str) -> set[str]:
     for number in module.names:
         own = _namespace(module.terms.names[number], prefix)
         if own and own not in found:
-            others = {_namespace(module.terms.names[used], prefix) for used in module.uses(number)}
+            used = [module.terms.names[other] for other in module.uses(number)]
+            others = {_namespace(name, prefix) for name in used if not _DETAIL.match(".".join(map(str, name)))}
             if others - {own, ""}:
                 found.add(own)
     return found
