@@ -94,6 +94,18 @@ class Policy(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """How an engine served a sample, in its own words: what the proof of freshness rests on."""
+
+    worker: str = ""
+    """Which worker it was; empty for an engine in the learner's process."""
+    adapter: int | None = None
+    """The engine's own id of the adapter under which the request ran; None where weights are merged."""
+    cached: int = 0
+    """Prompt tokens that came out of a prefix cache."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One completion, token ids in and out.
 
@@ -111,6 +123,7 @@ class Sample:
     logp_T: np.ndarray | None
     text: str
     stop: Stop
+    served: Served = Served()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..parts import UserError
-from ..rollouts.base import Engine, Surroundings
+from ..records import derive_seed
+from ..rollouts.base import Engine, EnginePart, Surroundings
 from ..verifiers.base import Verifier
 from ..verifiers.validate import validate
 from .collect import Collection
@@ -16,6 +17,7 @@ from .config import Config
 from .data.prompts import Prompts
 from .data.split import load
 from .learner.learner import Learner
+from .learner.model import pick_dtype, save_shape
 from .runs.evaluator import Evaluator
 from .runs.folder import Run
 from .sampling import Prompt
@@ -56,20 +58,34 @@ def build_learner(config: Config, model: str, log: Callable[[str], None]) -> Lea
     return Learner(model, config.learner, seed=config.seed, steps=config.steps, init_adapter=start, log=log)
 
 
+def open_engine(config: Config, part: EnginePart, learner: Learner, model: str, folder: Path) -> Engine:
+    """The engine in this process, or in as many workers of its own as the recipe says.
+
+    A base that is nowhere on disk (shape:…) is written into the run's `folder` for an engine that loads it itself.
+    """
+    workers, apart = config.rollouts.workers, type(part).apart
+    dtype = pick_dtype(config.learner.dtype, learner.device)
+    if apart and model.startswith("shape:"):
+        model = str(save_shape(model, folder / "base", seed=derive_seed(config.seed, "model"), dtype=dtype))
+    surroundings = Surroundings(learner.tokenizer, learner.device, folder, model, str(dtype).removeprefix("torch."))
+    if workers is None and not apart:
+        return part.open(surroundings)
+    from ..rollouts.workers.pool import WorkerPool
+
+    return WorkerPool(part, surroundings, workers or 1, config.rollouts.resources)
+
+
 def assemble(run: Run, model: str) -> Parts:
     """Build the learner, the problems, the engines and the verifier that a configuration names."""
     config, terminal = run.config, run.terminal
-    if config.rollouts.workers > 1:
-        raise UserError("rollouts.workers above 1 needs Ray actors, which this version does not have yet; set it to 1")
     learner = build_learner(config, model, terminal.say)
     problems = load_problems(config, learner.tokenizer)
     if not problems.train:
         raise UserError("this recipe holds problems to evaluate on and none to train on; measure with `underdog eval`")
     run.note_data(problems.counts, problems.template_hash)
-    surroundings = Surroundings(learner.tokenizer, learner.device, run.folder)
-    engine = config.rollouts.engine.open(surroundings)
+    engine = open_engine(config, config.rollouts.engine, learner, model, run.folder)
     live = type(config.rollouts.engine).live
-    eval_engine = engine if live else config.eval.engine.open(surroundings)
+    eval_engine = engine if live else open_engine(config, config.eval.engine, learner, model, run.folder)
     verifier = config.verifier
     _try_on_gold(run, verifier, problems)
     collection = Collection(

@@ -18,6 +18,7 @@ from ruamel.yaml.error import YAMLError
 
 from ..parts import Options, Part, UserError, find, names, nearest
 from ..records import Sampling
+from ..rollouts.workers.options import Resources
 from .choices import FILE_PATTERN, Choice, describe
 from .learner.options import LearnerOptions
 from .own import own_reward, own_verifier
@@ -53,8 +54,10 @@ class Rollouts(Options):
 
     engine: Annotated[Any, Choice("engine")] = Field(default="local", validate_default=True)
     """What decodes: local (in the learner's process), gold (the data's solutions), replay (another run's samples)."""
-    workers: int = Field(default=1, ge=1)
-    """Engines side by side."""
+    workers: int | None = Field(default=None, ge=1)
+    """Ray actors that each hold an engine; None is none of their own, or one for an engine that must have it (vllm)."""
+    resources: Resources = Resources()
+    """What each worker gets."""
     problems: int = Field(default=8, ge=1)
     """Problems a draw."""
     group: int = Field(default=8, ge=1)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..parts import RunError, UserError
 from ..records import Problem
-from ..rollouts.base import Surroundings
-from .assembly import build_learner, load_problems
+from .assembly import build_learner, load_problems, open_engine
 from .config import read_recipe, recipe_names, resolve
 from .made import find_model
 from .runs.evaluation import Tally, change, to_json
@@ -40,12 +40,14 @@ def measure(target: str, overrides: dict[str, Any] | None = None, checkpoint: st
     else:
         config = resolve(read_recipe(target)[1], overrides)
         trained = None
-    learner = build_learner(config, find_model(config.model), log=lambda text: None)
+    model = find_model(config.model)
+    learner = build_learner(config, model, log=lambda text: None)
     problems = load_problems(config, learner.tokenizer)
     if not problems.held_out or config.eval.problems == 0:
         raise UserError("no problem is held out to evaluate on; raise data.held_out and eval.problems")
     part = config.rollouts.engine if type(config.rollouts.engine).live else config.eval.engine
-    engine = part.open(Surroundings(learner.tokenizer, learner.device, folder if is_run else Path()))
+    scratch = tempfile.TemporaryDirectory(prefix="underdog-")
+    engine = open_engine(config, part, learner, model, folder if is_run else Path(scratch.name))
     surroundings = config.verifier.surroundings()
     evaluator = Evaluator(engine, config.verifier, problems.held_out, config.eval_sampling(), config.seed)
 
@@ -64,6 +66,7 @@ def measure(target: str, overrides: dict[str, Any] | None = None, checkpoint: st
             result |= {"base": before, "change": change(base, tally)}
     finally:
         engine.close()
+        scratch.cleanup()
         config.verifier.close()
     chosen = [prompt.problem for prompt in problems.held_out[: config.eval.problems]]
     return {**result, "data_sha256": _digest(chosen), "verifier": surroundings}

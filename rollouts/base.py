@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from ..parts import Part
 from ..records import Policy, Request, Sample, Version
@@ -13,11 +13,34 @@ from ..records import Policy, Request, Sample, Version
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What an engine may need of the run it serves: the model's own tokenizer, the device and the run's folder."""
+    """What an engine may need of the run it serves; it travels to workers."""
 
     tokenizer: Any
+    """The model's own."""
     device: str
+    """Where an engine in the learner's process computes."""
     folder: Path
+    """The run's."""
+    model: str = ""
+    """The base: a Hugging Face id or a model folder, for engines that load it themselves."""
+    dtype: str = "float32"
+    """Of the base's weights and the arithmetic: float32 or bfloat16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a worker holds after a publication, read back from inside its engine.
+
+    `held` is the digest (`kernels.digest`) of the tensors that are there; `expected` is that of the policy's own
+    tensors after the engine's documented transformation, taken on the publisher's side.
+    """
+
+    worker: str
+    version: Version
+    held: str
+    expected: str
+    adapter: int | None = None
+    """The engine's own id of the version's adapter; no two versions share one. None where weights are merged."""
 
 
 class Engine(Protocol):
@@ -25,6 +48,10 @@ class Engine(Protocol):
 
     def publish(self, policy: Policy) -> Version:
         """Take an immutable copy of the policy; idempotent by digest."""
+        ...
+
+    def receipts(self) -> list[Receipt]:
+        """What each worker holds of the version published last; none from engines that hold no policy."""
         ...
 
     def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
@@ -49,6 +76,10 @@ class DecodesNothing:
             self.version = Version(policy.number, digest)
         return self.version
 
+    def receipts(self) -> list[Receipt]:
+        """None: no policy is held."""
+        return []
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -58,6 +89,20 @@ class EnginePart(Part):
 
     live: ClassVar[bool] = True
     """Whether samples come from the published policy; where not (gold, replay), evaluation takes another engine."""
+    apart: ClassVar[bool] = False
+    """Whether it always runs in worker processes of its own, never in the learner's."""
+
+    def form(self) -> Literal["adapter", "weights"]:
+        """What is sent to it of a policy: the PEFT form, or the effective weights."""
+        return "weights"
+
+    def expected(self, policy: Policy) -> str:
+        """The digest of what this engine holds when it serves `policy`, by its documented transformation.
+
+        Raises:
+            UserError: the engine cannot serve such a policy; the message says what to change.
+        """
+        raise NotImplementedError
 
     def open(self, surroundings: Surroundings) -> Engine:
         """Start the engine."""

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ..parts import RunError, UserError
 from ..records import Policy, Request, Sample, Sampling, Version
-from .base import EnginePart, Surroundings
+from .base import EnginePart, Receipt, Surroundings
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +38,15 @@ class Local(EnginePart):
         """Start the engine; it holds nothing before the first `publish`."""
         return LocalEngine(self.slots, surroundings)
 
+    def expected(self, policy: Policy) -> str:
+        """Of the effective weights, as `decoding.held` says."""
+        from .decoding.held import Expected
+
+        expected = Expected(policy.model_config)
+        for _ in expected.watch(policy.weights()):
+            pass
+        return expected.hexdigest()
+
 
 class LocalEngine:
     """Samples from its copy of the policy; `stats` counts what it has computed."""
@@ -47,6 +56,7 @@ class LocalEngine:
 
         self._slots, self._tokenizer, self._device = slots, surroundings.tokenizer, surroundings.device
         self._version: Version | None = None
+        self._expected = ""
         self._decoder: Decoder | None = None
         self._config: Any = None
         self._ends: tuple[int, ...] = ()
@@ -54,6 +64,7 @@ class LocalEngine:
 
     def publish(self, policy: Policy) -> Version:
         """Copy the policy's effective weights, unless they are those held already; the number is the policy's."""
+        from .decoding.held import Expected
         from .decoding.stops import end_tokens
 
         digest = policy.digest()
@@ -61,7 +72,8 @@ class LocalEngine:
             self._version = Version(policy.number, digest)
             return self._version
         self._version = None
-        weights = iter(policy.weights())
+        expected = Expected(policy.model_config)
+        weights = expected.watch(policy.weights())
         if self._decoder is None:
             first = next(weights)
             weights = chain([first], weights)
@@ -69,8 +81,20 @@ class LocalEngine:
             self._ends = end_tokens(self._config, self._tokenizer)
             self._decoder = _decoder(self._config, first[1].dtype, self._device)
         self._decoder.load(weights)
-        self._version = Version(policy.number, digest)
+        self._version, self._expected = Version(policy.number, digest), expected.hexdigest()
         return self._version
+
+    def receipts(self) -> list[Receipt]:
+        """The tensors that decode, read back.
+
+        Raises:
+            RunError: nothing is published.
+        """
+        from ..kernels.digest import tensors_digest
+
+        if self._decoder is None or self._version is None:
+            raise RunError("the engine local holds no policy; publish one before asking for its receipt")
+        return [Receipt("", self._version, tensors_digest(self._decoder.held()), self._expected)]
 
     def generate(self, requests: Sequence[Request]) -> list[list[Sample]]:
         """Samples from the version published last.

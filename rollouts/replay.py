@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..parts import RunError, UserError
-from ..records import Request, Sample, Version
+from ..records import Request, Sample, Served, Version
 from .base import DecodesNothing, EnginePart, Surroundings
 
 
@@ -112,6 +112,7 @@ def _sample(line: bytes, path: Path) -> Sample:
             logp_T=None if saved["logp"] is None else np.array(saved["logp"], dtype=np.float32),
             text=saved["text"],
             stop=saved["stop"],
+            served=Served(saved.get("worker", ""), saved.get("adapter"), saved.get("cached", 0)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(

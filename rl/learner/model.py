@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ...parts import UserError, nearest
+from ..runs.files import replacing
 from .tokenizer import build_tokenizer
 
 SHAPES = Path(__file__).resolve().parents[2] / "recipes" / "shapes"
@@ -55,6 +56,16 @@ def load_base(name: str, *, seed: int, dtype: torch.dtype, device: str, extra: d
         base.model.set_attn_implementation("eager")
     base.model.eval().requires_grad_(False)
     return base
+
+
+def save_shape(name: str, folder: Path, *, seed: int, dtype: torch.dtype) -> Path:
+    """The model `shape:NAME` as a Hugging Face folder, written unless it is there; returns `folder`."""
+    if not (folder / "config.json").is_file():
+        base = load_base(name, seed=seed, dtype=dtype, device="cpu")
+        with replacing(folder) as temporary, without_bars():
+            base.model.save_pretrained(temporary)
+            base.tokenizer.save_pretrained(temporary)
+    return folder
 
 
 def load_tokenizer(name: str) -> Any:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import Tensor, nn
 
+from ...kernels.digest import tensors_digest
 from .model import without_bars
 
 if TYPE_CHECKING:
@@ -66,15 +65,6 @@ class LivePolicy:
         with without_bars():
             self._base.save_pretrained(folder, state_dict=_on_cpu(self.weights()))
         self.tokenizer.save_pretrained(folder)
-
-
-def tensors_digest(named: Iterable[tuple[str, Tensor]], salt: str = "") -> str:
-    """SHA-256 (hex) over `salt` and, sorted by name, each tensor's name, dtype, shape and bytes."""
-    digest = hashlib.sha256(salt.encode())
-    for name, tensor in sorted(named, key=lambda pair: pair[0]):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _on_cpu(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:

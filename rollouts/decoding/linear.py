@@ -29,6 +29,10 @@ class Linear:
         if can_pack(self.weight):
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS_HINT)
 
+    def intact(self) -> bool:
+        """Whether the packed copy, where there is one, holds the weight's values."""
+        return self.packed is None or torch.equal(self.packed.to_dense(), self.weight)
+
     def __call__(self, x_NI: Tensor) -> Tensor:
         """The product [N, out]."""
         if self.packed is None:
@@ -57,6 +61,10 @@ class Gated:
         """Order the weights anew from what is in them now."""
         self._gate.pack()
         self._up.pack()
+
+    def intact(self) -> bool:
+        """Whether the packed copies, where there are any, hold the weights' values."""
+        return self._gate.intact() and self._up.intact()
 
     def __call__(self, x_NH: Tensor) -> Tensor:
         """The gated product [N, inner]."""

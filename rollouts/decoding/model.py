@@ -48,6 +48,10 @@ class FastDecoder:
         """Copy the policy's effective weights in."""
         self.weights.load(tensors)
 
+    def held(self) -> Iterator[tuple[str, Tensor]]:
+        """What decodes, by the policy's names, see `held.Expected`."""
+        return self.weights.held()
+
     def row_bytes(self, length: int) -> int:
         """Bytes of cache that a row of `length` positions takes."""
         return self.cache.row_bytes(length)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,10 @@ class PlainDecoder:
         missing = [name for name, slot in slots.items() if slot.data_ptr() not in filled]
         if missing:
             raise RunError(f"the policy's weights lack {missing[0]} and {len(missing) - 1} more")
+
+    def held(self) -> Iterator[tuple[str, Tensor]]:
+        """What decodes, by the policy's names."""
+        return self._model.named_parameters()
 
     def row_bytes(self, length: int) -> int:
         """Bytes of cache that a row of `length` positions takes, as far as the configuration tells."""

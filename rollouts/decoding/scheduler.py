@@ -35,6 +35,10 @@ class Decoder(Protocol):
         """Copy the policy's effective weights in."""
         ...
 
+    def held(self) -> Iterable[tuple[str, Tensor]]:
+        """What decodes, read back, by the policy's names."""
+        ...
+
     def row_bytes(self, length: int) -> int:
         """Bytes of cache that a row of `length` positions takes."""
         ...
@@ -235,11 +239,11 @@ class Scheduler:
         self._tokens_ST[rows, lengths], self._logp_ST[rows, lengths] = tokens, logp
         self._length_S[rows] = lengths + 1
         codes = self._codes_KV[self._kind_J[jobs], tokens]
-        for i in np.flatnonzero(self._looks_J[jobs] & (codes == GOES_ON)):
-            if self._jobs[jobs[i]].stops.completed(self._tokens_ST[rows[i], : lengths[i] + 1]):
+        for i in np.flatnonzero(self._looks_J[jobs] & (codes == GOES_ON)).tolist():
+            if self._jobs[int(jobs[i])].stops.completed(self._tokens_ST[rows[i], : lengths[i] + 1]):
                 codes[i] = STOP
         ended = np.flatnonzero((codes != GOES_ON) | (lengths + 1 == self._limit_J[jobs]))
-        for i in ended:
+        for i in ended.tolist():
             span = (rows[i], slice(lengths[i] + 1))
             reason = REASONS[int(codes[i])]
             self._drawn[int(jobs[i])] = Drawn(self._tokens_ST[span].copy(), self._logp_ST[span].copy(), reason)

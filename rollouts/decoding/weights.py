@@ -6,7 +6,7 @@ attention reads them: for every key head its query heads, itself, its value. No 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...parts import RunError
 from .family import Shape
+from .held import one_plus
 from .linear import Gated, Linear
 
 
@@ -38,6 +39,7 @@ class Weights:
     def __init__(self, shape: Shape, dtype: torch.dtype, device: str) -> None:
         self.shape, self.dtype, self.device = shape, dtype, torch.device(device)
         self._slots: dict[str, Tensor] = {}
+        self._sizes: dict[str, torch.Size] = {}
         self._projections: list[Linear | Gated] = []
         self.embedding = self._new("model.embed_tokens.weight", shape.vocab, shape.hidden)
         self.layers = [self._layer(f"model.layers.{i}.") for i in range(shape.layers)]
@@ -62,9 +64,9 @@ class Weights:
             slot = self._slots.get(name)
             if slot is None or slot.numel() != tensor.numel():
                 raise RunError(f"the policy's tensor {name} {tuple(tensor.shape)} does not fit its configuration")
-            slot.copy_(tensor.reshape(slot.shape))
-            if self.shape.gemma and "norm" in name:
-                slot.add_(1.0)
+            value = one_plus(tensor) if self.shape.gemma and "norm" in name else tensor
+            slot.copy_(value.reshape(slot.shape))
+            self._sizes[name] = tensor.shape
             missing.discard(name)
         if missing:
             raise RunError(f"the policy's weights lack {sorted(missing)[0]} and {len(missing) - 1} more")
@@ -72,6 +74,19 @@ class Weights:
             self._load_tied_head(tied_head)
         for projection in self._projections:
             projection.pack()
+
+    def held(self) -> Iterator[tuple[str, Tensor]]:
+        """What decodes, read back from the joined buffers by the policy's names; a tied head is its embedding.
+
+        Raises:
+            RunError: a copy in the processor's own order, which then is what decodes, holds other values.
+        """
+        if not all(projection.intact() for projection in self._projections):
+            raise RunError(
+                "the engine's packed weights are not those that it was sent; this is a bug, please report it"
+            )
+        for name, slot in self._slots.items():
+            yield name, slot.reshape(self._sizes[name])
 
     def _load_tied_head(self, tensor: Tensor | None) -> None:
         """A tied head is kept apart only where it differs from the embedding (an adapter on it)."""

@@ -132,8 +132,8 @@ def test_samples_that_could_not_be_graded_count_nowhere(tiny_recipe: Path, own: 
 
 
 def test_bad_input_leaves_no_folder_behind(tiny_recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="rollouts.workers"):
-        run(tiny_recipe, tmp_path / "run", **{"rollouts.workers": 2})
+    with pytest.raises(UserError, match="leaves none"):
+        run(tiny_recipe, tmp_path / "run", **{"data.held_out": 64})
     assert not (tmp_path / "run").exists()
 
 

@@ -407,3 +407,33 @@ def test_a_completion_fills_the_models_positions() -> None:
     groups = open_engine(policy).generate(make_requests([100, 4], 2, Sampling(max_tokens=156)))
     assert {len(s.tokens_T) for group in groups for s in group} == {156}
     assert gaps(policy, groups).max() <= 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ALL)
+def test_what_decodes_read_back_has_the_digest_of_the_policys_weights(name: str, dtype: Any) -> None:
+    policy = RandomPolicy(ALL[name](), dtype)
+    (receipt,) = open_engine(policy).receipts()
+    assert receipt.held == receipt.expected == Local().expected(policy)
+    other = RandomPolicy(ALL[name](), dtype, std=0.21)
+    assert receipt.held != Local().expected(other)
+
+
+@pytest.mark.parametrize("tensor", ["qkv", "down", "packed"])
+def test_a_single_altered_weight_of_what_decodes_shows(tensor: str) -> None:
+    engine = open_engine(RandomPolicy(FAST["qwen2"]()))
+    layer = engine._decoder.weights.layers[1]  # type: ignore[union-attr]
+    with torch.no_grad():
+        if tensor == "packed":
+            layer.down.weight[0, 0] += 1
+            layer.down.pack()
+            layer.down.weight[0, 0] -= 1
+        else:
+            getattr(layer, tensor).weight[0, 0] += 1e-6
+            getattr(layer, tensor).pack()
+    if tensor == "packed":
+        with pytest.raises(RunError, match="packed"):
+            engine.receipts()
+    else:
+        (receipt,) = engine.receipts()
+        assert receipt.held != receipt.expected

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from underdog.kernels.digest import tensors_digest
 from underdog.kernels.logprob import token_logprobs
 from underdog.parts import UserError
 from underdog.records import Batch, Group, Problem, Row, Sample, Verdict, Version
 from underdog.rl.learner.learner import Learner
 from underdog.rl.learner.options import LearnerOptions
-from underdog.rl.learner.policy import tensors_digest
 
 
 def reinforce(outputs, batch):
