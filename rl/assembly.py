@@ -16,6 +16,7 @@ from .collect import Collection
 from .config import Config
 from .data.prompts import Prompts
 from .data.split import load
+from .freshness import BOUNDS, Proven
 from .learner.learner import Learner
 from .learner.model import pick_dtype, save_shape
 from .runs.evaluator import Evaluator
@@ -31,8 +32,8 @@ class Parts:
     """All that a run puts to work, built from its configuration."""
 
     learner: Learner
-    engine: Engine
-    eval_engine: Engine
+    engine: Proven
+    eval_engine: Proven
     verifier: Any
     algorithm: Any
     rewards: dict[str, Any]
@@ -46,7 +47,8 @@ class Parts:
         return {"learner": self.learner, "algorithm": self.algorithm, "collection": self.collection}
 
     def close(self) -> None:
-        """Stop engines and worker processes."""
+        """Stop what runs in the background, engines and worker processes."""
+        self.collection.close()
         for engine in {id(e): e for e in (self.engine, self.eval_engine)}.values():
             engine.close()
         self.verifier.close()
@@ -58,17 +60,27 @@ def build_learner(config: Config, model: str, log: Callable[[str], None]) -> Lea
     return Learner(model, config.learner, seed=config.seed, steps=config.steps, init_adapter=start, log=log)
 
 
+def dtype_name(config: Config, learner: Learner) -> str:
+    """float32 or bfloat16: of the base's weights, in the learner and in engines that load it themselves."""
+    return str(pick_dtype(config.learner.dtype, learner.device)).removeprefix("torch.")
+
+
 def open_engine(config: Config, part: EnginePart, learner: Learner, model: str, folder: Path) -> Engine:
     """The engine in this process, or in as many workers of its own as the recipe says.
 
     A base that is nowhere on disk (shape:…) is written into the run's `folder` for an engine that loads it itself.
     """
     workers, apart = config.rollouts.workers, type(part).apart
-    dtype = pick_dtype(config.learner.dtype, learner.device)
+    dtype = dtype_name(config, learner)
     if apart and model.startswith("shape:"):
         model = str(save_shape(model, folder / "base", seed=derive_seed(config.seed, "model"), dtype=dtype))
-    surroundings = Surroundings(learner.tokenizer, learner.device, folder, model, str(dtype).removeprefix("torch."))
+    surroundings = Surroundings(learner.tokenizer, learner.device, folder, model, dtype)
     if workers is None and not apart:
+        if config.rollouts.max_staleness:
+            raise UserError(
+                "rollouts.max_staleness above 0 generates while the learner works, which needs an engine in a process "
+                "of its own: set rollouts.workers=1 or more"
+            )
         return part.open(surroundings)
     from ..rollouts.workers.pool import WorkerPool
 
@@ -83,9 +95,9 @@ def assemble(run: Run, model: str) -> Parts:
     if not problems.train:
         raise UserError("this recipe holds problems to evaluate on and none to train on; measure with `underdog eval`")
     run.note_data(problems.counts, problems.template_hash)
-    engine = open_engine(config, config.rollouts.engine, learner, model, run.folder)
+    engine = Proven(open_engine(config, config.rollouts.engine, learner, model, run.folder))
     live = type(config.rollouts.engine).live
-    eval_engine = engine if live else open_engine(config, config.eval.engine, learner, model, run.folder)
+    eval_engine = engine if live else Proven(open_engine(config, config.eval.engine, learner, model, run.folder))
     verifier = config.verifier
     _try_on_gold(run, verifier, problems)
     collection = Collection(
@@ -93,9 +105,12 @@ def assemble(run: Run, model: str) -> Parts:
         engine,
         verifier,
         config.rollouts.sampling(),
+        learner,
         problems=config.rollouts.problems,
         group=config.rollouts.group,
         max_draws=config.rollouts.max_draws,
+        max_staleness=config.rollouts.max_staleness,
+        max_gap=config.rollouts.max_gap or BOUNDS[dtype_name(config, learner)],
         live=live,
         seed=config.seed,
         clock=run.clock,

@@ -77,6 +77,13 @@ class Rollouts(Options):
     max_draws: int = Field(default=8, ge=1)
     """Draws a step at most, where the algorithm asks for more groups."""
 
+    max_staleness: int = Field(default=0, ge=0)
+    """Updates by which a sample's policy may be older than the one that learns from it; 0 is strictly on-policy. Above
+    0 the next step's samples are drawn, one update old, while the learner works; needs `workers`."""
+    max_gap: float | None = Field(default=None, gt=0)
+    """Largest difference of a sampled token's log-prob between engine and learner, nats; beyond it the run stops. None
+    is 1e-3 in float32 and 1 in bfloat16."""
+
     def sampling(self) -> Sampling:
         """The settings that each request carries."""
         return Sampling(self.max_tokens, self.temperature, self.top_p, self.top_k, self.min_p, tuple(self.stop))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Protocol
 
 from ..parts import Part
@@ -46,6 +47,11 @@ class Receipt:
 class Engine(Protocol):
     """Samples from the policy that was published last. A request never changes version."""
 
+    @property
+    def faults(self) -> Mapping[str, int]:
+        """What went wrong with workers and was mended, by kind, since the engine was opened."""
+        ...
+
     def publish(self, policy: Policy) -> Version:
         """Take an immutable copy of the policy; idempotent by digest."""
         ...
@@ -65,6 +71,8 @@ class Engine(Protocol):
 
 class DecodesNothing:
     """What engines share that draw nothing from the policy: of what is published they keep the version only."""
+
+    faults: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self) -> None:
         self.version: Version | None = None

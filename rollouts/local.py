@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +51,8 @@ class Local(EnginePart):
 
 class LocalEngine:
     """Samples from its copy of the policy; `stats` counts what it has computed."""
+
+    faults: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, slots: int | None, surroundings: Surroundings) -> None:
         from .decoding.scheduler import Stats

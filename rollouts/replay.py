@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -101,20 +101,28 @@ def _index(path: Path) -> Iterator[tuple[tuple[str, int], int]]:
 def _sample(line: bytes, path: Path) -> Sample:
     """The sample of one line of a run's `rollouts/step_N.jsonl`."""
     try:
-        saved = json.loads(line)
-        return Sample(
-            problem_id=saved["problem"],
-            index=saved["index"],
-            version=Version(saved["version"], saved["digest"]),
-            seed=saved["seed"],
-            prompt_ids=np.array(saved["prompt_ids"], dtype=np.int32),
-            tokens_T=np.array(saved["tokens"], dtype=np.int64),
-            logp_T=None if saved["logp"] is None else np.array(saved["logp"], dtype=np.float32),
-            text=saved["text"],
-            stop=saved["stop"],
-            served=Served(saved.get("worker", ""), saved.get("adapter"), saved.get("cached", 0)),
-        )
+        return sample_of(json.loads(line))
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"{path} holds a damaged sample ({error!r}); replay needs the files as the run wrote them"
         ) from error
+
+
+def sample_of(row: Mapping[str, Any]) -> Sample:
+    """The sample of one row as a run writes it down; float32 and ids come back exactly.
+
+    Raises:
+        KeyError, TypeError, ValueError: the row is damaged.
+    """
+    return Sample(
+        problem_id=row["problem"],
+        index=row["index"],
+        version=Version(row["version"], row["digest"]),
+        seed=row["seed"],
+        prompt_ids=np.array(row["prompt_ids"], dtype=np.int32),
+        tokens_T=np.array(row["tokens"], dtype=np.int64),
+        logp_T=None if row["logp"] is None else np.array(row["logp"], dtype=np.float32),
+        text=row["text"],
+        stop=row["stop"],
+        served=Served(row.get("worker", ""), row.get("adapter"), row.get("cached", 0)),
+    )

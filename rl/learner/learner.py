@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...kernels import packing
 from ...kernels.logprob import token_logprobs
-from ...records import Batch, Group, Policy, Row, derive_seed
+from ...records import Batch, Group, Policy, Row, Sample, derive_seed
 from ..algorithms.base import MicroBatch, Outputs
 from .dropout import Dropout
 from .masters import Masters
@@ -67,6 +67,7 @@ class Learner:
         narrow = self._device == "cpu" and base.model.dtype == torch.bfloat16
         self._multiple = 64 if narrow else 1
         self._reference: Any = None
+        self._kept: tuple[int, list[Tensor]] = (-1, [])
         self._live = LivePolicy(self._model, base.model, base.tokenizer, options.adapter, self._trained)
 
     @property
@@ -95,6 +96,25 @@ class Learner:
                 own = tuple(next(logps) for _ in groups[i].samples)
                 groups[i] = replace(groups[i], annotations={**groups[i].annotations, name: own})
         return groups
+
+    def remember(self) -> None:
+        """Keep this version's trained tensors, instead of any kept before, so that `logps` can still be asked of it."""
+        self._kept = (self._live.number, [p.detach().clone() for _, p in self._trained])
+
+    def logps(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+        """One float32 array [T] a sample, all of one version: this one or the one remembered. No dropout.
+
+        Raises:
+            ValueError: the samples' version is neither.
+        """
+        prompts, completions = [s.prompt_ids for s in samples], [s.tokens_T for s in samples]
+        (number,) = {sample.version.number for sample in samples}
+        if number == self._live.number:
+            return self._logps(prompts, completions, "logp")
+        if number != self._kept[0]:
+            raise ValueError(f"version {number} is neither the learner's own nor remembered")
+        with self._as_kept():
+            return self._logps(prompts, completions, "logp")
 
     def update(self, batch: Batch, loss: Loss, step: int, needs: frozenset[str] = frozenset()) -> dict[str, float]:
         """Take the optimizer steps that `batch` asks for; `step` counts from 1.
@@ -163,6 +183,18 @@ class Learner:
     def save_merged(self, folder: Path) -> None:
         """See `LivePolicy.save_merged`."""
         self._live.save_merged(folder)
+
+    @contextmanager
+    def _as_kept(self) -> Iterator[None]:
+        """The remembered version's tensors in the model's places."""
+        present = [p.detach().clone() for _, p in self._trained]
+        try:
+            for (_, parameter), tensor in zip(self._trained, self._kept[1], strict=True):
+                parameter.data.copy_(tensor)
+            yield
+        finally:
+            for (_, parameter), tensor in zip(self._trained, present, strict=True):
+                parameter.data.copy_(tensor)
 
     def _load_base(self) -> Any:
         dtype = pick_dtype(self._options.dtype, self._device)

@@ -58,10 +58,10 @@ def load_base(name: str, *, seed: int, dtype: torch.dtype, device: str, extra: d
     return base
 
 
-def save_shape(name: str, folder: Path, *, seed: int, dtype: torch.dtype) -> Path:
+def save_shape(name: str, folder: Path, *, seed: int, dtype: str) -> Path:
     """The model `shape:NAME` as a Hugging Face folder, written unless it is there; returns `folder`."""
     if not (folder / "config.json").is_file():
-        base = load_base(name, seed=seed, dtype=dtype, device="cpu")
+        base = load_base(name, seed=seed, dtype=getattr(torch, dtype), device="cpu")
         with replacing(folder) as temporary, without_bars():
             base.model.save_pretrained(temporary)
             base.tokenizer.save_pretrained(temporary)

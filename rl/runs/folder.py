@@ -30,6 +30,10 @@ MAY_CHANGE = ("steps", "checkpoint", "eval", "trackers", "out")
 """Keys to which a resume may give another value: how long a run goes on and how it is watched, not what it does."""
 
 
+TIMELINE = Path("logs") / "timeline.jsonl"
+"""When each stage of each step ran."""
+
+
 @dataclass
 class Run:
     """One run in its folder; use as a context manager."""
@@ -107,7 +111,8 @@ class Run:
         write_lines(self.folder / "rollouts" / f"step_{step}.jsonl", sample_rows(step, groups))
         served = {"step": step, "version": version.number, "sha256": version.digest}
         append_line(self.folder / "adapters" / "digests.jsonl", served)
-        timing = self.clock.take()
+        timing, spans = self.clock.take()
+        append_line(self.folder / TIMELINE, {"step": step, "spans": [list(span) for span in spans]})
         self.step = step
         self.tokens += stats["completions/tokens"]
         self.metrics.write(step, {**stats, **timing})
@@ -198,7 +203,8 @@ class Run:
             for path in [*folder.glob("step_*"), *folder.glob("v*")]:
                 if int(path.stem.removeprefix("step_").removeprefix("v")) > step:
                     discard(path)
-        keep_lines(self.folder / "adapters" / "digests.jsonl", lambda row: row["step"] <= step)
+        for name in (Path("adapters") / "digests.jsonl", TIMELINE):
+            keep_lines(self.folder / name, lambda row: row["step"] <= step)
         discard(self.folder / "evaluations" / "final.json")
         discard(self.folder / "summary.json")
         best = checkpoint.best(self.checkpoints)

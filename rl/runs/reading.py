@@ -20,6 +20,9 @@ from ...parts import UserError
 Status = Literal["finished", "running", "failed", "stopped"]
 """Finished has a summary, running holds its folder's lock, failed left a reason; stopped has none of these."""
 
+Block = tuple[str, str, float, float]
+"""Stage, lane, begin and end in seconds."""
+
 _PASS = re.compile(r"pass@(\d+)")
 _STEP = re.compile(r"step_(\d+)")
 
@@ -66,6 +69,8 @@ class Run:
     recipe: str
     data: Mapping[str, Any]
     """How many problems were kept and left out, and the chat template."""
+    timeline: tuple[tuple[int, tuple[Block, ...]], ...] = ()
+    """Each step, and when its stages ran."""
 
     @property
     def step(self) -> int:
@@ -157,6 +162,7 @@ def read_run(folder: Path) -> Run:
         idle=max(0.0, time.time() - max(written)) if written else 0.0,
         recipe=str(recipe.get("recipe", "")),
         data=data,
+        timeline=_timeline(folder / "logs" / "timeline.jsonl"),
     )
 
 
@@ -191,6 +197,20 @@ def objects(lines: Iterator[bytes]) -> Iterator[dict[str, Any] | None]:
         except (ValueError, RecursionError):
             value = None
         yield value if isinstance(value, dict) else None
+
+
+def _timeline(path: Path) -> tuple[tuple[int, tuple[Block, ...]], ...]:
+    """What can be read of it: a lane more or less in a chart is not worth a note."""
+    if not path.is_file():
+        return ()
+    steps = []
+    with path.open("rb") as file:
+        for row in objects(file):
+            spans = row.get("spans") if row else None
+            if row and isinstance(row.get("step"), int) and isinstance(spans, list):
+                whole = [s for s in spans if isinstance(s, list) and len(s) == 4 and all(map(is_number, s[2:]))]
+                steps.append((row["step"], tuple((str(s[0]), str(s[1]), s[2], s[3]) for s in whole)))
+    return tuple(steps)
 
 
 def _config(path: Path, notes: list[str]) -> tuple[str, Mapping[str, Any]]:

@@ -1,23 +1,47 @@
-"""One line a sample: what `rollouts/step_N.jsonl` holds, for reports, for people and for the engine `replay`."""
+"""One line a sample: what `rollouts/step_N.jsonl` holds, for reports, for people and for the engine `replay`.
+
+A checkpoint holds the groups that were ahead of it in the same form."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...records import Group
+from ...records import Group, Problem, Verdict
+from ...rollouts.replay import sample_of
 
 
 def sample_rows(step: int, groups: Sequence[Group]) -> list[dict[str, Any]]:
     """The samples of one step, in order."""
-    return [_row(step, group, index) for group in groups for index in range(len(group.samples))]
+    return [
+        {"step": step, "group": number, **_row(group, index)}
+        for number, group in enumerate(groups)
+        for index in range(len(group.samples))
+    ]
 
 
-def _row(step: int, group: Group, place: int) -> dict[str, Any]:
+def groups_of(rows: Sequence[Mapping[str, Any]], problems: Mapping[str, Problem]) -> list[Group]:
+    """The judged, not yet scored groups that `sample_rows` wrote down; `problems` by id."""
+    places: dict[int, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        places.setdefault(row["group"], []).append(row)
+    return [
+        Group(
+            problems[members[0]["problem"]],
+            tuple(sample_of(row) for row in members),
+            tuple(
+                Verdict(*(row[key] for key in ("outcome", "reason", "seconds", "detail", "certificate")))
+                for row in members
+            ),
+        )
+        for members in places.values()
+    ]
+
+
+def _row(group: Group, place: int) -> dict[str, Any]:
     sample, verdict = group.samples[place], group.verdicts[place]
     return {
-        "step": step,
         "problem": group.problem.id,
         "prompt": _text(group.problem.prompt),
         "answer": group.problem.answer,
@@ -35,6 +59,8 @@ def _row(step: int, group: Group, place: int) -> dict[str, Any]:
         "cached": sample.served.cached,
         "outcome": verdict.outcome,
         "reason": verdict.reason,
+        "detail": verdict.detail,
+        "certificate": verdict.certificate,
         "seconds": round(verdict.seconds, 4),
         "reward": _number(group.rewards_G, place),
         "raw": _number(group.raw_G, place),

@@ -197,7 +197,7 @@ def _lines(
     if smooth:
         notes.append("Faint: every step; bold: moving mean.")
     percent = family.percent or family.style == "share"
-    return _chart(title, traces, keys, note=" ".join(notes).strip(), y=family.unit, percent=percent)
+    return make_chart(title, traces, keys, note=" ".join(notes).strip(), y=family.unit, percent=percent)
 
 
 def _line(
@@ -268,7 +268,7 @@ def _stacked(run: Run, family: Family, members: Mapping[str, str]) -> Chart:
     note = f"{family.note} A bar is the mean of {width} steps.".strip() if width > 1 else family.note
     percent = family.percent or family.style == "share"
     keys = frozenset(members.values())
-    return _chart(family.title, traces, keys, note=note, y=family.unit, percent=percent, stacked=True)
+    return make_chart(family.title, traces, keys, note=note, y=family.unit, percent=percent, stacked=True)
 
 
 def _means_by_run(runs: Sequence[Run], family: Family, members: Mapping[str, str]) -> Chart:
@@ -289,7 +289,7 @@ def _means_by_run(runs: Sequence[Run], family: Family, members: Mapping[str, str
             }
         )
     note = f"{family.note} Mean over each run's steps.".strip()
-    chart = _chart(family.title, traces, frozenset(members.values()), note=note, x=family.unit, stacked=True)
+    chart = make_chart(family.title, traces, frozenset(members.values()), note=note, x=family.unit, stacked=True)
     chart.figure["layout"]["yaxis"] |= {"type": "category", "automargin": True}
     chart.figure["layout"]["hovermode"] = "closest"
     return chart
@@ -322,7 +322,7 @@ def _pass_traces(
 
 def _pass_chart(title: str, traces: list[dict[str, Any]], note: str, zero: bool = False) -> Chart:
     ns = sorted({n for trace in traces for n in trace["x"]})
-    chart = _chart(title, traces, frozenset(), note=note, x="N, samples a problem", y="pass@N", percent=True)
+    chart = make_chart(title, traces, frozenset(), note=note, x="N, samples a problem", y="pass@N", percent=True)
     chart.figure["layout"]["xaxis"] |= {"type": "log", "tickvals": ns, "ticktext": [str(n) for n in ns]}
     if zero:
         line = {"color": "var(--neutral)", "width": 1, "dash": "dash"}
@@ -368,10 +368,10 @@ def _evaluation_chart(
     note = "Step 0 is the base before training, which may have been measured with more samples." + (
         " Bands: 95 % intervals." if banded else ""
     )
-    return _chart(title, traces, keys, note=note, y="pass@N", percent=True)
+    return make_chart(title, traces, keys, note=note, y="pass@N", percent=True)
 
 
-def _chart(
+def make_chart(
     title: str,
     traces: list[dict[str, Any]],
     keys: frozenset[str],

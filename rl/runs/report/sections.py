@@ -14,6 +14,7 @@ from typing import Any
 
 from ..reading import PassAt, Run, is_number
 from .charts import Chart, Family, evaluation_charts, family_charts, pass_curves, short
+from .timeline import timeline_chart
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,13 @@ POLICY = (
         "nats a token",
         note="KL between the engine's log-probs and the learner's own: near 0 when samples came from this policy.",
     ),
+    Family(
+        "Proof of freshness",
+        "freshness/gap",
+        "nats",
+        note="Largest difference of a sampled token's log-prob between the engine and the learner as it then was.",
+    ),
+    Family("Age of the samples", "rollouts/staleness", "updates", smooth=False),
     Family("Clipped", r"clip_ratio/(.+?)(?:_mean)?", percent=True, note="Share of tokens beyond the clip range."),
 )
 OPTIMISATION = (
@@ -147,6 +155,14 @@ def _families(id: str, title: str, families: Iterable[Family]) -> Callable[[Sequ
     return section
 
 
+def cost(runs: Sequence[Run]) -> Section | None:
+    """Time by stage, when each stage ran (of a single run), and memory."""
+    charts = [chart for family in COST for chart in family_charts(runs, family)]
+    drawn = timeline_chart(runs[0]) if len(runs) == 1 else None
+    charts[1:1] = [drawn] if drawn else []
+    return Section("cost", "Time and memory", charts=tuple(charts)) if charts else None
+
+
 SECTIONS: tuple[Callable[[Sequence[Run]], Section | None], ...] = (
     outcome,
     differences,
@@ -155,7 +171,7 @@ SECTIONS: tuple[Callable[[Sequence[Run]], Section | None], ...] = (
     _families("completions", "Completions", COMPLETIONS),
     _families("policy", "Policy", POLICY),
     _families("optimisation", "Optimisation", OPTIMISATION),
-    _families("cost", "Time and memory", COST),
+    cost,
     _families("faults", "Faults, skips and drops", FAULTS),
     problems,
 )
