@@ -15,6 +15,7 @@ from typing import Any
 from ..reading import PassAt, Run, is_number
 from .charts import Chart, Family, evaluation_charts, family_charts, pass_curves, short
 from .timeline import timeline_chart
+from .workers import workers_note
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,9 @@ def cost(runs: Sequence[Run]) -> Section | None:
     charts = [chart for family in COST for chart in family_charts(runs, family)]
     drawn = timeline_chart(runs[0]) if len(runs) == 1 else None
     charts[1:1] = [drawn] if drawn else []
-    return Section("cost", "Time and memory", charts=tuple(charts)) if charts else None
+    note = workers_note(runs[0]) if len(runs) == 1 else ""
+    body = f'<p class="note">{h(note)}</p>' if note else ""
+    return Section("cost", "Time and memory", body, tuple(charts)) if charts else None
 
 
 SECTIONS: tuple[Callable[[Sequence[Run]], Section | None], ...] = (

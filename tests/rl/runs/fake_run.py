@@ -65,6 +65,9 @@ def write_run(folder: Path, *, steps: int = 24, seed: int = 0, finished: bool = 
     lines = [json.dumps(metrics_of(step, steps)) for step in range(steps + 1)]
     tail = "\n" if finished else f'\n{{"step": {steps + 1}, "rew'
     (folder / "metrics.jsonl").write_text("\n".join(lines) + tail, encoding="utf-8")
+    (folder / "logs").mkdir()
+    blocks = [json.dumps({"step": step, "spans": spans(step)}) for step in range(1, steps + 1)]
+    (folder / "logs" / "timeline.jsonl").write_text("\n".join(blocks) + tail, encoding="utf-8")
     (folder / "rollouts").mkdir()
     for step in range(1, steps + 1):
         rows = [json.dumps(sample(step, steps, index)) for index in range(16)]
@@ -83,6 +86,12 @@ def write_run(folder: Path, *, steps: int = 24, seed: int = 0, finished: bool = 
         }
         (folder / "summary.json").write_text(json.dumps({**summary, "change": change}), encoding="utf-8")
     return folder
+
+
+def spans(step: int) -> list[tuple[str, str, float, float]]:
+    """Generation of the next step's samples beside this step's update."""
+    at = 2.6 * step
+    return [("generate", "ahead", at, at + 1.1), ("wait", "main", at, at + 0.2), ("update", "main", at + 0.3, at + 1.2)]
 
 
 def evaluations(steps: int) -> list[tuple[str, int, float]]:

@@ -32,7 +32,6 @@ def test_a_killed_run_is_read_up_to_its_last_whole_line(tmp_path):
 
 def test_a_run_whose_lock_is_held_is_running(tmp_path):
     folder = write_run(tmp_path / "demo-1", steps=2, finished=False)
-    (folder / "logs").mkdir()
     with (folder / "logs" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert read_run(folder).status == "running"

@@ -226,3 +226,25 @@ def test_the_page_says_what_a_loss_near_zero_means_and_how_many_samples_it_shows
 )
 def test_durations_are_said_as_readers_say_them(seconds, text):
     assert duration(seconds) == text
+
+
+def test_the_timeline_shows_which_stages_ran_at_the_same_time(tmp_path):
+    run = read_run(write_run(tmp_path / "demo-1", steps=9))
+    charts = {chart.title: chart for section in build_sections([run]) for chart in section.charts}
+    traces = {trace["name"]: trace for trace in charts["When each stage ran"].figure["data"]}
+    assert traces["generate"]["y"][0] != traces["update"]["y"][0]
+    begin, end = traces["update"]["base"][0], traces["update"]["base"][0] + traces["update"]["x"][0]
+    assert traces["generate"]["base"][0] < begin < traces["generate"]["base"][0] + traces["generate"]["x"][0] < end
+    assert len(traces["generate"]["x"]) == 6  # the last steps only
+    two = [read_run(write_run(tmp_path / name, steps=2)) for name in ("a", "b")]
+    assert "When each stage ran" not in {chart.title for section in build_sections(two) for chart in section.charts}
+
+
+def test_a_run_with_workers_is_told_what_more_of_them_would_bring(tmp_path):
+    folder = write_run(tmp_path / "demo-1", steps=3)
+    config = (folder / "config.yaml").read_text()
+    assert "Twice as many" not in write_report([folder]).read_text()
+    workers = config.replace("  group: 8\n", "  group: 8\n  workers: 2\n")
+    assert workers != config
+    (folder / "config.yaml").write_text(workers)
+    assert "generate 1.1 s with 2 workers" in unescape(write_report([folder]).read_text())
