@@ -38,8 +38,10 @@ class StageTimes:
     def of(cls, metrics: Sequence[Mapping[str, float]], workers: int, overlapped: bool) -> StageTimes:
         """The mean over steps of a run's metrics; `overlapped`: samples were generated beside the learner."""
 
+        timed = [row for row in metrics if "time/step" in row]  # an evaluation of the base has none
+
         def mean(name: str) -> float:
-            return sum(row.get(f"time/{name}", 0.0) for row in metrics) / max(len(metrics), 1)
+            return sum(row.get(f"time/{name}", 0.0) for row in timed) / max(len(timed), 1)
 
         beside = ("wait",) if overlapped else OVERLAPPED
         learn = mean("step") - mean("publish") - sum(map(mean, beside))

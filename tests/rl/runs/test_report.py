@@ -248,4 +248,4 @@ def test_a_run_with_workers_is_told_what_more_of_them_would_bring(tmp_path):
     assert workers != config
     (folder / "config.yaml").write_text(workers)
     body = {section.id: section.body for section in build_sections([read_run(folder)])}["cost"]
-    assert re.search(r"generate 0\.\d+ s with 2 workers.*Twice as many as \d+ would", body)
+    assert re.search(r"generate 1\.1 s with 2 workers.*Twice as many as \d+ would", body)
