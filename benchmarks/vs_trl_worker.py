@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from endless import without_end
+
 PROBLEMS, GROUP = 8, 8
 REWARD = str(Path(__file__).with_name("vs_trl_reward.py")) + ":Checksum"
 VERIFIER = {"name": "math", "numbers_only": True}
@@ -119,7 +121,7 @@ def high_water() -> float:
 def prepare(job: Job) -> None:
     """Write the problems in Underdog's order and, for forced lengths, the model that cannot end."""
     import numpy as np
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
     from underdog.records import derive_seed
     from underdog.rl.assembly import load_problems
@@ -140,24 +142,7 @@ def prepare(job: Job) -> None:
             print(json.dumps({"prompt": text, "answer": problem.answer}), file=file)
     target = Path(job.model)
     if job.forced and not target.exists():
-        _without_end(job.base, target, tokenizer, AutoConfig.from_pretrained(job.base).vocab_size)
-
-
-def _without_end(base: str, target: Path, tokenizer: Any, vocab: int) -> None:
-    """A copy of the model whose end token lies outside its vocabulary: no completion ends before its last token."""
-    import shutil
-
-    target.mkdir(parents=True)
-    for file in Path(base).iterdir():
-        if file.is_file():
-            shutil.copy(file, target / file.name)
-    tokenizer.add_tokens([f"<|never {i}|>" for i in range(vocab - len(tokenizer) + 1)], special_tokens=True)
-    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)
-    tokenizer.save_pretrained(target)
-    for name in ("config.json", "generation_config.json"):
-        path = target / name
-        if path.is_file():
-            path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": tokenizer.eos_token_id}))
+        without_end(job.base, target)
 
 
 def underdog(job: Job, pace: Pace) -> None:
