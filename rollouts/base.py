@@ -100,8 +100,8 @@ class EnginePart(Part):
     apart: ClassVar[bool] = False
     """Whether it always runs in worker processes of its own, never in the learner's."""
 
-    def form(self) -> Literal["adapter", "weights"]:
-        """What is sent to it of a policy: the PEFT form, or the effective weights."""
+    def form(self, policy: Policy) -> Literal["adapter", "weights"]:
+        """What is sent to it of `policy`: the PEFT form, or the effective weights."""
         return "weights"
 
     def expected(self, policy: Policy) -> str:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from ..parts import RunError, UserError
+from ..parts import RunError
 from ..records import Policy, Request, Sample, Sampling, Version
 from .base import EnginePart, Receipt, Surroundings
+from .requests import check_request
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +112,7 @@ class LocalEngine:
         if self._decoder is None or self._version is None:
             raise RunError("the engine local holds no policy; publish one before generating")
         for request in requests:
-            self._check(request)
+            check_request(request, self._decoder.vocab, getattr(self._config, "max_position_embeddings", None))
         stops = {sampling: self._stops(sampling) for sampling in {r.sampling for r in requests}}
         prompts: dict[bytes, np.ndarray] = {}
         for request in requests:
@@ -127,23 +128,6 @@ class LocalEngine:
     def close(self) -> None:
         """Free the copy and its cache."""
         self._decoder = self._version = None
-
-    def _check(self, request: Request) -> None:
-        assert self._decoder is not None
-        ids, most = np.asarray(request.prompt_ids), request.sampling.max_tokens
-        name = f"the prompt of problem {request.problem.id!r}"
-        if not len(ids):
-            raise UserError(f"{name} is empty; give it at least one token")
-        if most < 1:
-            raise UserError(f"rollouts.max_tokens is {most}; set it to at least 1")
-        if ids.min() < 0 or ids.max() >= self._decoder.vocab:
-            raise UserError(f"{name} has token {ids.max()}, outside the model's vocabulary; use the model's tokenizer")
-        limit = getattr(self._config, "max_position_embeddings", None)
-        if limit is not None and len(ids) + most > limit:
-            raise UserError(
-                f"{name} has {len(ids)} tokens, and with {most} new ones passes the model's {limit} positions; "
-                f"set rollouts.max_tokens to at most {max(limit - len(ids), 0)} or leave the problem out"
-            )
 
     def _stops(self, sampling: Sampling) -> Stops:
         from .decoding.stops import Stops

@@ -14,7 +14,10 @@ FULL = "No space left on device"
 """What the system says; safetensors passes it on as a text, in an error of its own without a number."""
 
 EXTRAS = {
-    "train": {"torch", "transformers", "peft", "datasets", "ray", "safetensors", "tokenizers", "huggingface_hub", "jinja2"},
+    "train": {
+        *("torch", "transformers", "peft", "datasets", "ray"),
+        *("safetensors", "tokenizers", "huggingface_hub", "jinja2"),
+    },
     "vllm": {"vllm"},
     "lean": {"lean_dojo"},
 }

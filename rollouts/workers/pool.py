@@ -136,7 +136,7 @@ class WorkerPool:
         import ray
 
         expected = self._part.expected(policy) if type(self._part).live else ""
-        snapshot = ray.put(Snapshot.of(policy, self._part.form()))
+        snapshot = ray.put(Snapshot.of(policy, self._part.form(policy)))
         vocab = int(policy.model_config.get_text_config().vocab_size)
         return _Held(Publication(version, snapshot), expected, vocab)
 
