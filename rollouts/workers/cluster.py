@@ -1,13 +1,14 @@
 """The Ray that workers run in: the cluster of RAY_ADDRESS, or one of this process's own, on this machine.
 
 One of our own has no dashboard, reports no usage, prints nothing here, and keeps its files in a short folder below
-/tmp (or RAY_TMPDIR): socket paths may have 107 characters. `guard` ends it whatever happens to this process.
+/tmp (or RAY_TMPDIR): socket paths may have 107 characters. `guard` starts it and ends it, whatever happens to us.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import json
 import logging
 import os
 import secrets
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...parts import UserError
+from ...parts import RunError, UserError
 
 MARK = "UNDERDOG_RAY"
 """Environment variable of all processes of a Ray of our own."""
@@ -86,23 +87,15 @@ def _end() -> None:
     global _session
     session, _session = _session, None
     atexit.unregister(_end)
-    if session is None:
-        return
-    import ray
-
-    try:
-        ray.shutdown()
-    finally:
-        if session.guard is not None:
-            session.guard.communicate(timeout=LEAVING_SECONDS)
+    if session is not None:
+        _leave(session.guard)
 
 
 def _join(address: str) -> _Session:
-    import ray
     from ray import exceptions
 
     try:
-        ray.init(address=address, log_to_driver=False, configure_logging=False)
+        _init(address)
     except (ConnectionError, RuntimeError, ValueError, exceptions.RayError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
@@ -114,33 +107,49 @@ def _join(address: str) -> _Session:
 
 def _start(logs: Path) -> _Session:
     import psutil
+    from ray._private.authentication import authentication_token_setup as tokens
+
+    temp = Path(tempfile.mkdtemp(prefix="underdog-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp")))
+    store = min(max(int(STORE_SHARE * psutil.virtual_memory().available), STORE_LEAST), STORE_MOST)
+    # A token for this process and its Ray alone: left to itself, Ray puts one into the home folder.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    mark = secrets.token_hex(16)
+    file = Path(__file__).with_name("guard.py")
+    guard = subprocess.Popen(
+        [sys.executable, "-P", str(file), mark, str(temp), str(logs / "ray"), str(store)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, MARK: mark},
+    )
+    try:
+        assert guard.stdout is not None
+        told = json.loads(guard.stdout.readline() or '{"error": "it ended at once"}')
+        if "error" in told:
+            raise RunError(f"Ray does not start on this machine: {told['error']}")
+        tokens._enable_token_auth()
+        _init(told["address"])
+    except BaseException:
+        _leave(guard)
+        raise
+    return _Session(guard)
+
+
+def _init(address: str) -> None:
     import ray
 
-    temp = Path(tempfile.mkdtemp(prefix="underdog-", dir=os.environ.get("RAY_TMPDIR", "/tmp")))
-    mark = secrets.token_hex(16)
-    command = [sys.executable, "-P", str(Path(__file__).with_name("guard.py")), mark, str(temp), str(logs / "ray")]
-    guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
-    # A token of this process's own: Ray would leave one in the home folder.
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    store = min(max(int(STORE_SHARE * psutil.virtual_memory().available), STORE_LEAST), STORE_MOST)
-    os.environ[MARK] = mark
+    ray.init(address=address, log_to_driver=False, configure_logging=False)
+
+
+def _leave(guard: subprocess.Popen[bytes] | None) -> None:
+    """Disconnect, and where Ray is ours, wait until nothing is left of it."""
+    import ray
+
     try:
-        with _quiet():
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=False,
-                object_store_memory=store,
-                _temp_dir=str(temp),
-            )
-    except BaseException:
         ray.shutdown()
-        guard.communicate(timeout=LEAVING_SECONDS)
-        raise
     finally:
-        del os.environ[MARK]
-    return _Session(guard)
+        if guard is not None:
+            guard.communicate(timeout=LEAVING_SECONDS)
 
 
 @contextlib.contextmanager
@@ -162,15 +171,3 @@ def _hush() -> None:
 
     logger = logging.getLogger("ray")
     worker.print_to_stdstream = lambda data, ignore_prefix: logger.info("%s", "\n".join(data["lines"]))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what Ray says of its defaults while it starts."""
-    logger = logging.getLogger("ray")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

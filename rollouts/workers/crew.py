@@ -192,15 +192,15 @@ class Crew:
         if self._dismissed:
             raise RunError("the workers were closed while they worked")
         self.faults[fault.kind] += 1
-        kind, place = fault.kind.replace("_", " "), self._hired[i].place
+        place = self._hired[i].place
         where = f" (process {place.pid} on {place.host})" if place else ""
         ray.kill(self._hired[i].actor)
         if times > self._resources.replacements:
             raise RunError(
-                f"{name(i)} was lost {times} times in a row, at last by a {kind} fault: {fault}; see "
-                f"{self._logs / name(i)}.log, or raise rollouts.resources.replacements"
+                f"{name(i)} was lost {times} times in a row, at last so: {fault}; see {self._logs / name(i)}.log, "
+                "or raise rollouts.resources.replacements"
             )
-        log.warning("%s%s is replaced, and serves its share again: %s: %s", name(i), where, kind, fault)
+        log.warning("%s%s is replaced, and serves its share again (%s): %s", name(i), where, fault.kind, fault)
         self._hired[i] = self._hire(i)
 
     def _hire(self, i: int) -> _Hired:

@@ -39,10 +39,10 @@ def fault_of(error: Exception) -> FaultError:
 
 
 def _death(error: Exception) -> str:
-    """Ray's word on a death, without its advice of general kind."""
-    told = [line.strip() for line in str(error).splitlines() if line.strip()]
-    detail = next((line for line in told if "exit detail" in line.lower()), told[0] if told else type(error).__name__)
-    return detail.partition("Some common causes")[0].strip()
+    """Ray's word on a death, without its general advice."""
+    text = " ".join(str(error).split())
+    detail = text.partition("Worker exit detail:")[2] or text or type(error).__name__
+    return f"its process ended ({detail.partition('Some common causes')[0].strip()})"
 
 
 def _first_line(error: object) -> str:
