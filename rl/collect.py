@@ -84,9 +84,10 @@ class Collection:
             harvest = self._ahead.result() if self._ahead is not None else None
         harvest = harvest or self._gather(step, version, until)
         if self._background is not None:
-            self.learner.remember()
             self._ahead = self._background.submit(self._gather, step + 1, version, until)
         harvest = self._agreeing(harvest)
+        if self._background is not None:
+            self.learner.remember()  # as those that are ahead come from it
         self.stats = {**self._counted(harvest, version), **(harvest.freshness or {})}
         if not any(group.graded_G.any() for group in harvest.groups):
             first = harvest.groups[0].verdicts if harvest.groups else ()
