@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from underdog.verifiers.lean import batch, sandbox
 from underdog.verifiers.lean.batch import Command, Compiled, compile_all
 from underdog.verifiers.lean.sandbox import Limits
+from underdog.verifiers.lean.scan import Company
 from underdog.verifiers.lean.source import Member
 
 LEAN = (sys.executable, "-I", str(Path(__file__).with_name("scripted_lean.py")))
@@ -31,8 +32,8 @@ EXPECTED = {
 }
 
 
-def member(word: str, shares: bool = True, head: str = "") -> Member:
-    return Member(head, f"theorem x : 1 = 1 :=\n{word}\n", shares)
+def member(word: str, shares: bool = True, head: str = "", company: Company = "honest") -> Member:
+    return Member(head, f"theorem x : 1 = 1 :=\n{word}\n", shares, company)
 
 
 def faults(words: list[str], **more: int) -> list[str]:
@@ -93,6 +94,17 @@ def test_different_headers_do_not_share(monkeypatch: pytest.MonkeyPatch) -> None
     heads = ["-- a", "-- b", "-- a"]
     assert {result.fault for result in compile_all([member("fine", head=h) for h in heads], COMMAND, 1, 64)} == {""}
     assert sorted(sizes) == [1, 2]
+
+
+def test_cheats_share_with_cheats_and_searches_with_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = counted(monkeypatch)
+    kinds: list[Company] = ["honest", "gaps", "searching", "gaps", "honest", "honest"]
+    found = compile_all([member("fine", company=kind) for kind in kinds], COMMAND, 1, 64)
+    assert {result.fault for result in found} == {""}
+    assert sorted(sizes) == [1, 2, 3]
+    files = {kind: {id(r.module) for r, k in zip(found, kinds, strict=True) if k == kind} for kind in kinds}
+    assert [len(files[kind]) for kind in ("honest", "gaps", "searching")] == [1, 1, 1]
+    assert len(set.union(*files.values())) == 3
 
 
 def test_namespaces_are_unguessable_and_the_module_is_told() -> None:

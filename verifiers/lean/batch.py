@@ -44,7 +44,7 @@ class Command:
     """How Lean is called: its words, what its environment must hold besides the usual, and what it may use.
 
     `seconds` of wall clock for one member, `start_seconds` until Lean has started and imported the header;
-    `heartbeats` is Lean's own limit for one declaration.
+    `heartbeats` is Lean's own limit for one declaration; `options` are Lean's, for compiling alone.
     """
 
     words: tuple[str, ...]
@@ -53,6 +53,7 @@ class Command:
     seconds: float = 60.0
     start_seconds: float = 300.0
     heartbeats: int = 400_000
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +116,14 @@ def compile_all(members: Sequence[Member], command: Command, workers: int, batch
 
 
 def _jobs(members: Sequence[Member], workers: int, batch: int) -> list[_Job]:
-    heads: dict[str, list[int]] = {}
+    groups: dict[tuple[str, str], list[int]] = {}
     jobs = []
     for place, member in enumerate(members):
         if member.shares:
-            heads.setdefault(member.head, []).append(place)
+            groups.setdefault((member.head, member.company), []).append(place)
         else:
             jobs.append(_Job([place]))
-    for places in heads.values():
+    for places in groups.values():
         size = min(batch, max(SMALLEST, -(-len(places) // max(workers, 1))))
         jobs += [_Job(places[start : start + size]) for start in range(0, len(places), size)]
     return jobs
@@ -242,7 +243,7 @@ def _run(members: Sequence[Member], command: Command) -> _Run:
     text, regions = _text(members, command, names)
     limits = command.limits
     cpu = int(2 * (command.start_seconds + command.seconds * len(members))) + 10
-    words = [*command.words, "-j1", "--json", "-R", "{folder}", "-o", f"{{folder}}/{MODULE}.olean"]
+    words = [*command.words, *command.options, "-j1", "--json", "-R", "{folder}", "-o", f"{{folder}}/{MODULE}.olean"]
     process = Confined(
         [*words, f"{{folder}}/{MODULE}.lean"],
         Limits(limits.memory_mib, limits.folder_mib, cpu),
