@@ -11,6 +11,8 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -94,6 +96,22 @@ def test_the_real_lean_judges_right(real: SimpleNamespace) -> None:
     right = real.verdict
     assert (right.outcome, right.reason, right.certificate) == ("right", "proved", "declarations")
     assert "isolation" in right.detail
+
+
+@pytest.mark.slow
+def test_a_lean_killed_by_hand_loses_and_changes_no_verdict(
+    lean_command: str, real: SimpleNamespace, lean_killer: Callable[..., AbstractContextManager[list[int]]]
+) -> None:
+    """One Lean of a proof that has it for itself, one of six submissions that share it."""
+    alone = "structure Own where\n  x : Nat\n\ntheorem target : (1 : Nat) + 1 = 2 := rfl"
+    rows = [TRUE | {"file": alone}, *(TRUE | {"proof": proof} for proof in ("by rfl", "by omega", "by decide"))]
+    rows += [FALSE | {"proof": proof} for proof in ("by rfl", "by omega", "by decide")]
+    verifier = Lean(command=lean_command, workers=1, threshold="declarations")
+    verifier._references.update(real.verifier._references)
+    with lean_killer("Submission.lean", [1.0, 2.0]) as killed:
+        verdicts = verifier.judge_proofs([submission_of(row) for row in rows])
+    assert [verdict.reason for verdict in verdicts] == ["proved"] * 4 + ["lean_error"] * 3
+    assert len(killed) == 2
 
 
 QUICK = ("rfl", "simp", "omega", "decide", "grind", "simp_all", "sorry")

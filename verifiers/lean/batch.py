@@ -36,6 +36,7 @@ SMALLEST = 8
 MAX_DETAIL = 500
 _MARGIN = f"-- {'.' * 240}\n"
 """Some builds print the start of their input: no submission's text stands there."""
+_FROM_OUTSIDE = frozenset((signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
 _MEMORY_WORDS = ("out of memory", "bad_alloc", "Cannot enlarge memory", "memory access out of bounds")
 
 
@@ -137,6 +138,8 @@ def _work(job: _Job, members: Sequence[Member], command: Command, found: dict[in
         return _again(job, found, f"no process could be started: {error}")
     if run.ending.cause == "unstarted" and not run.stopped:
         return _again(job, found, f"Lean could not be started: {run.ending.errors[-MAX_DETAIL:]}")
+    if _killed(run) and job.tries == 0 and (len(job.places) == 1 or not run.started):
+        return [_Job(job.places, 1)]
     if len(job.places) == 1:
         return _alone(job, run, found)
     if not run.started or run.head_errors:  # ended before it was at the first member, or its words were lost
@@ -162,8 +165,6 @@ def _alone(job: _Job, run: _Run, found: dict[int, Compiled]) -> list[_Job]:
     the data set's own statement has been compiled under it before."""
     ending = run.ending
     errors = [*run.head_errors, *run.errors.get(0, [])]
-    if run.stopped == "" and ending.cause == "outside" and job.tries == 0:
-        return [_Job(job.places, 1)]
     detail = errors[0] if errors else ending.errors[-MAX_DETAIL:]
     if run.stopped:
         fault = run.stopped
@@ -184,6 +185,14 @@ def _alone(job: _Job, run: _Run, found: dict[int, Compiled]) -> list[_Job]:
     (place,) = job.places
     found[place] = Compiled(fault, detail, run.seconds, module, run.names[0], run.isolation)
     return []
+
+
+def _killed(run: _Run) -> bool:
+    """Whether somebody killed Lean, or all that is around it. A submission that kills its own Lean does so again."""
+    ending = run.ending
+    signals = (-ending.code, ending.code - 128)  # the latter where Lean ran below a shell
+    outside = ending.cause == "outside" or (ending.cause == "exit" and not _FROM_OUTSIDE.isdisjoint(signals))
+    return outside and not run.stopped
 
 
 def _shared(job: _Job, run: _Run, found: dict[int, Compiled]) -> list[_Job]:
