@@ -94,6 +94,7 @@ CHEATING = {
     "surrogate": "by rfl\ud800",
     "gap in a tactic's option": "by\n  have : True := sorry\n  simp (maxSteps := 7)",
     "gap in a definition": "by\n  exact go\nwhere\n  go : 1 = 1 := sorry",
+    "gap that a test runs": 'by\n  have : (cast sorry 1 : String) = "" := by plausible\n  sorry',
     "gap and local code": "by\n  let rec f : Nat := sorry\n  rfl",
     "gap and an attribute": "by sorry\n@[simp] theorem x : 1 = 1 := rfl",
     "gap and a root name": "by sorry\ntheorem _root_.x : 1 = 1 := rfl",

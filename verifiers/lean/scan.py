@@ -71,9 +71,9 @@ GAPS = _words("sorry admit sorryAx lcProof axiom guard_msgs") | {
     "debug.skipKernelTC true",
 }
 """Of what is refused, what leaves a gap in a proof and does no more: words, and options with their values."""
-COMPILED = _words("def abbrev example alias where rec")
-"""Where a file may hold code that Lean compiles. What was compiled from a gap may do anything once it is run."""
-SEARCHES = _words("exact? apply? rw? rewrites? hint try? observe? observe says find plausible suggestions")
+COMPILED = _words("def abbrev example alias where rec plausible slim_check")
+"""What holds code that Lean compiles, or runs some. What was compiled from a gap may do anything once it is run."""
+SEARCHES = _words("exact? apply? rw? rewrites? hint try? observe? observe says suggestions")
 """Tactics that look through all theorems at hand, other submissions' included."""
 LIBRARIES = _words("Init Std Batteries Aesop Mathlib")
 """What a file may import besides what the data set's header imports."""
