@@ -21,6 +21,7 @@ import pytest
 from underdog.records import Problem, Verdict
 from underdog.verifiers.lean import lean as lean_module
 from underdog.verifiers.lean import reader
+from underdog.verifiers.lean import toolchain as toolchain_module
 from underdog.verifiers.lean.batch import Command
 from underdog.verifiers.lean.lean import Lean
 from underdog.verifiers.lean.replay import Replayed
@@ -306,3 +307,13 @@ def test_resting_on_another_member_shows() -> None:
     uses = {0: {2, 4}, 1: {0}, 3: {3, 2, 4}, 4: {2}}
     module = SimpleNamespace(names=(0, 1, 3, 4), terms=SimpleNamespace(names=names), uses=uses.__getitem__)
     assert reader._borrowers(module, "U1_") == {"U1_1"}  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_lean_is_told_to_elaborate_in_turn_where_it_knows_the_option(real: SimpleNamespace, tmp_path: Path) -> None:
+    assert toolchain_module.IN_TURN in real.verifier._toolchain().command.options
+    stated = {b"olean\x02\x014.20.0": (4, 20), b"olean\x02\x00v4.9.1": (4, 9), b"olean\x01" + b"0" * 40: (), b"": ()}
+    for header, version in stated.items():
+        (tmp_path / "Init.olean").write_bytes(header)
+        assert toolchain_module._version_of(tmp_path) == version
+    assert toolchain_module._version_of(tmp_path / "none") == ()
