@@ -12,6 +12,7 @@ import argparse
 import importlib.util
 import json
 import random
+import resource
 import sys
 import time
 from collections import Counter
@@ -63,11 +64,11 @@ def cases(data: Path, seed: int, goals: int) -> list[Case]:
 def judge(found: Sequence[Case], scan: bool, options: dict[str, Any]) -> bool:
     """Judge all cases, print the counts and every wrong verdict; whether there was none but what only replay sees."""
     verifier = Lean(scan=scan, threshold="declarations", **options)
-    began = time.monotonic()
+    began, used = time.monotonic(), _processor_seconds()
     verdicts = verifier.judge_proofs([case.submission for case in found])
-    seconds = time.monotonic() - began
+    seconds, used = time.monotonic() - began, _processor_seconds() - used
     verifier.close()
-    print(f"\nscan {'on' if scan else 'off'}: {len(found)} submissions in {seconds:.0f} s")
+    print(f"\nscan {'on' if scan else 'off'}: {len(found)} submissions in {seconds:.0f} s ({used:.0f} s of processors)")
     good = True
     for kind in dict.fromkeys(case.kind for case in found):
         rows = [(case, verdict) for case, verdict in zip(found, verdicts, strict=True) if case.kind == kind]
@@ -82,6 +83,12 @@ def judge(found: Sequence[Case], scan: bool, options: dict[str, Any]) -> bool:
                 f"    {case.name}: {verdict.reason} {verdict.detail[:120]}{' (only replay sees it)' if excused else ''}"
             )
     return good
+
+
+def _processor_seconds() -> float:
+    """What this process and all that it has waited for have used."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _case(kind: str, name: str, row: dict[str, Any], provable: bool) -> Case:

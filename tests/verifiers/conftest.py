@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -55,3 +60,58 @@ def compiled(lean_command: str, tmp_path_factory: pytest.TempPathFactory) -> Map
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return {path.name: path.read_bytes() for path in folder.glob("*.olean*")}
+
+
+def _below(root: int) -> dict[int, list[str]]:
+    """The command lines of this process's descendants."""
+    parents, words = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            words[int(folder.name)] = (folder / "cmdline").read_text().split("\0")
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return {pid: words[pid] for pid in found[1:]}
+
+
+def _kill_each(text: str, ages: Sequence[float], keeper: bool, killed: list[int], done: threading.Event) -> None:
+    """Kill, one after the other, commands of ours that a `text` is among the arguments of, each at an age in seconds;
+    with `keeper` the process instead that its walls depend on."""
+    seen: set[int] = set()
+    for age in ages:
+        victim, born = 0, 0.0
+        while not done.wait(0.02):
+            running = _below(os.getpid())
+            if victim and victim not in running:
+                victim = 0
+            for pid, words in running.items() if not victim else ():
+                if pid not in seen and any(word.endswith(text) for word in words):
+                    victim, born = pid, time.monotonic()
+            if victim and time.monotonic() - born >= age:
+                walls = [pid for pid, words in running.items() if any(w.endswith("confine.py") for w in words)]
+                holds = [pid for pid in walls if victim in _below(pid)]
+                seen.add(victim)
+                with suppress(ProcessLookupError):
+                    os.kill(min(holds) if keeper else victim, signal.SIGKILL)
+                    killed.append(victim)
+                break
+
+
+@pytest.fixture
+def lean_killer() -> Callable[..., AbstractContextManager[list[int]]]:
+    """While it is open, Lean processes of this test are killed from outside, see `_kill_each`; gives those killed."""
+
+    @contextmanager
+    def killer(text: str, ages: Sequence[float], keeper: bool = False) -> Iterator[list[int]]:
+        killed: list[int] = []
+        done = threading.Event()
+        thread = threading.Thread(target=_kill_each, args=(text, ages, keeper, killed, done))
+        thread.start()
+        try:
+            yield killed
+        finally:
+            done.set()
+            thread.join()
+
+    return killer

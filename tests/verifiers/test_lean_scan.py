@@ -92,10 +92,39 @@ CHEATING = {
     "include_str": 'by exact absurd (include_str "/etc/passwd") h',
     "empty": "  -- nothing\n",
     "surrogate": "by rfl\ud800",
+    "gap in a tactic's option": "by\n  have : True := sorry\n  simp (maxSteps := 7)",
+    "gap in a definition": "by\n  exact go\nwhere\n  go : 1 = 1 := sorry",
+    "gap that a test runs": 'by\n  have : (cast sorry 1 : String) = "" := by plausible\n  sorry',
+    "gap and local code": "by\n  let rec f : Nat := sorry\n  rfl",
+    "gap and an attribute": "by sorry\n@[simp] theorem x : 1 = 1 := rfl",
+    "gap and a root name": "by sorry\ntheorem _root_.x : 1 = 1 := rfl",
+    "gap and an unknown command": "by sorry\nsome_new_command x",
+    "quiet gap": "by\n  set_option warn.sorry false in\n  sorry",
     "bv_decide": "by bv_decide",
     "unsafe": "by exact (unsafe foo)",
     "io": "IO.Process.exit 0",
 }
+GAPS = (
+    "sorry",
+    "sorry in have",
+    "admit",
+    "sorryAx",
+    "explicit sorryAx",
+    "guillemet sorryAx",
+    "skip kernel",
+    "second theorem",
+    "axiom",
+    "axiom after a comment",
+    "axiom after a nested comment",
+    "axiom after a line comment",
+    "axiom after a string",
+    "axiom after dots",
+    "axiom after lambda",
+    "open command",
+    "quiet gap",
+)
+"""The cheats that leave a gap and do no more: they share a file, with one another alone."""
+GAP_FILES = ("axiom", "guard_msgs", "option")
 FILES = {
     "helper": "theorem helper (n : Nat) : n = n := rfl\ntheorem target : 1 = 1 := helper 1",
     "namespaces": "namespace A\nsection\nlemma h : 1 = 1 := rfl\nend\nend A\nopen A\ntheorem target : 1 = 1 := h",
@@ -133,14 +162,21 @@ CHEATING_FILES = {
 @pytest.mark.parametrize("name", HONEST)
 def test_honest_proofs_pass_and_share(name: str) -> None:
     scan = scan_proof(HONEST[name], HEARTBEATS)
-    assert (scan.refused, scan.contained) == ("", True)
+    assert (scan.refused, scan.contained, scan.company) == ("", True, "honest")
+
+
+@pytest.mark.parametrize("proof", ["by exact?", "by\n  intro h\n  rw?", "by first | omega | apply?"])
+def test_proofs_that_search_share_with_one_another(proof: str) -> None:
+    scan = scan_proof(proof, HEARTBEATS)
+    assert (scan.refused, scan.contained, scan.company) == ("", True, "searching")
 
 
 @pytest.mark.parametrize("name", CHEATING)
 def test_what_no_proof_needs_is_refused(name: str) -> None:
     scan = scan_proof(CHEATING[name], HEARTBEATS)
     assert scan.refused
-    assert not scan.contained
+    assert scan.contained == (name in GAPS)
+    assert not scan.contained or scan.company == "gaps"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -159,7 +195,8 @@ def test_files_that_may_leave_something_behind_do_not_share(name: str) -> None:
 def test_cheating_files_are_refused(name: str) -> None:
     scan = scan_file(CHEATING_FILES[name], HEARTBEATS)
     assert scan.refused
-    assert not scan.contained
+    assert scan.contained == (name in GAP_FILES)
+    assert not scan.contained or scan.company == "gaps"
 
 
 @given(

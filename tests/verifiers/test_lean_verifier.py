@@ -11,6 +11,8 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -19,10 +21,11 @@ import pytest
 from underdog.records import Problem, Verdict
 from underdog.verifiers.lean import lean as lean_module
 from underdog.verifiers.lean import reader
+from underdog.verifiers.lean import toolchain as toolchain_module
 from underdog.verifiers.lean.batch import Command
 from underdog.verifiers.lean.lean import Lean
 from underdog.verifiers.lean.replay import Replayed
-from underdog.verifiers.lean.source import Submission, submission_of, task_of
+from underdog.verifiers.lean.source import Submission, member_of, submission_of, task_of
 from underdog.verifiers.lean.toolchain import Toolchain
 
 HERE = Path(__file__).parent
@@ -96,8 +99,24 @@ def test_the_real_lean_judges_right(real: SimpleNamespace) -> None:
     assert "isolation" in right.detail
 
 
+@pytest.mark.slow
+def test_a_lean_killed_by_hand_loses_and_changes_no_verdict(
+    lean_command: str, real: SimpleNamespace, lean_killer: Callable[..., AbstractContextManager[list[int]]]
+) -> None:
+    """One Lean of a proof that has it for itself, one of six submissions that share it."""
+    alone = "structure Own where\n  x : Nat\n\ntheorem target : (1 : Nat) + 1 = 2 := rfl"
+    rows = [TRUE | {"file": alone}, *(TRUE | {"proof": proof} for proof in ("by rfl", "by omega", "by decide"))]
+    rows += [FALSE | {"proof": proof} for proof in ("by rfl", "by omega", "by decide")]
+    verifier = Lean(command=lean_command, workers=1, threshold="declarations")
+    verifier._references.update(real.verifier._references)
+    with lean_killer("Submission.lean", [1.0, 2.0]) as killed:
+        verdicts = verifier.judge_proofs([submission_of(row) for row in rows])
+    assert [verdict.reason for verdict in verdicts] == ["proved"] * 4 + ["lean_error"] * 3
+    assert len(killed) == 2
+
+
 QUICK = ("rfl", "simp", "omega", "decide", "grind", "simp_all", "sorry")
-"""The closers but `exact?`, which reads the library and finds other members' theorems: three more processes."""
+"""The closers but `exact?`, which reads the library and has a process of its own, since it finds others' theorems."""
 MODES = ["other", "cut", "altered", "version", "noise", "nothing", "link", "huge", "fill", "forge", "renamed", "silent"]
 
 
@@ -226,13 +245,17 @@ def test_a_sample_of_the_corpus(lean_command: str, real: SimpleNamespace) -> Non
     assert {(v.outcome, v.reason, v.certificate) for v in verdicts[:40]} == {("right", "proved", "declarations")}
     assert {v.outcome for v in verdicts[40:]} == {"wrong"}
 
-    alone = ["proof: skipKernelTC kernel", "file: macro_rules all"]
+    alone = ["file: macro_rules all"]
+    gaps = ["proof: sorry in have", "proof: trailing axiom", "proof: skipKernelTC kernel", "file: axiom False"]
+    gaps += ["file: axiom in between", "file: guard_msgs error", "file: quiet sorry option"]
+    names = [*alone, *gaps]
     measuring = Lean(command=lean_command, workers=2, batch=256, threshold="declarations", scan=False)
     measuring._references.update(verifier._references)
-    mixed: list[Submission] = [*honest[:8], *(cheats[name] for name in alone)]
+    mixed: list[Submission] = [*honest[:8], *(cheats[name] for name in names)]
+    assert [name for name in names if not member_of(cheats[name], measuring.heartbeats).shares] == alone
     verdicts = measuring.judge_proofs(mixed)
     assert {(v.outcome, v.reason, v.certificate) for v in verdicts[:8]} == {("right", "proved", "declarations")}
-    passed = {name.partition(": ")[2] for name, v in zip(alone, verdicts[8:], strict=True) if v.outcome == "right"}
+    passed = {name.partition(": ")[2] for name, v in zip(names, verdicts[8:], strict=True) if v.outcome == "right"}
     assert passed <= known.REPLAY_ONLY
 
 
@@ -284,3 +307,13 @@ def test_resting_on_another_member_shows() -> None:
     uses = {0: {2, 4}, 1: {0}, 3: {3, 2, 4}, 4: {2}}
     module = SimpleNamespace(names=(0, 1, 3, 4), terms=SimpleNamespace(names=names), uses=uses.__getitem__)
     assert reader._borrowers(module, "U1_") == {"U1_1"}  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_lean_is_told_to_elaborate_in_turn_where_it_knows_the_option(real: SimpleNamespace, tmp_path: Path) -> None:
+    assert toolchain_module.IN_TURN in real.verifier._toolchain().command.options
+    stated = {b"olean\x02\x014.20.0": (4, 20), b"olean\x02\x00v4.9.1": (4, 9), b"olean\x01" + b"0" * 40: (), b"": ()}
+    for header, version in stated.items():
+        (tmp_path / "Init.olean").write_bytes(header)
+        assert toolchain_module._version_of(tmp_path) == version
+    assert toolchain_module._version_of(tmp_path / "none") == ()

@@ -36,6 +36,7 @@ SMALLEST = 8
 MAX_DETAIL = 500
 _MARGIN = f"-- {'.' * 240}\n"
 """Some builds print the start of their input: no submission's text stands there."""
+_FROM_OUTSIDE = frozenset((signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
 _MEMORY_WORDS = ("out of memory", "bad_alloc", "Cannot enlarge memory", "memory access out of bounds")
 
 
@@ -44,7 +45,7 @@ class Command:
     """How Lean is called: its words, what its environment must hold besides the usual, and what it may use.
 
     `seconds` of wall clock for one member, `start_seconds` until Lean has started and imported the header;
-    `heartbeats` is Lean's own limit for one declaration.
+    `heartbeats` is Lean's own limit for one declaration; `options` are Lean's, for compiling alone.
     """
 
     words: tuple[str, ...]
@@ -53,6 +54,7 @@ class Command:
     seconds: float = 60.0
     start_seconds: float = 300.0
     heartbeats: int = 400_000
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +117,14 @@ def compile_all(members: Sequence[Member], command: Command, workers: int, batch
 
 
 def _jobs(members: Sequence[Member], workers: int, batch: int) -> list[_Job]:
-    heads: dict[str, list[int]] = {}
+    groups: dict[tuple[str, str], list[int]] = {}
     jobs = []
     for place, member in enumerate(members):
         if member.shares:
-            heads.setdefault(member.head, []).append(place)
+            groups.setdefault((member.head, member.company), []).append(place)
         else:
             jobs.append(_Job([place]))
-    for places in heads.values():
+    for places in groups.values():
         size = min(batch, max(SMALLEST, -(-len(places) // max(workers, 1))))
         jobs += [_Job(places[start : start + size]) for start in range(0, len(places), size)]
     return jobs
@@ -136,6 +138,8 @@ def _work(job: _Job, members: Sequence[Member], command: Command, found: dict[in
         return _again(job, found, f"no process could be started: {error}")
     if run.ending.cause == "unstarted" and not run.stopped:
         return _again(job, found, f"Lean could not be started: {run.ending.errors[-MAX_DETAIL:]}")
+    if _killed(run) and job.tries == 0 and (len(job.places) == 1 or not run.started):
+        return [_Job(job.places, 1)]
     if len(job.places) == 1:
         return _alone(job, run, found)
     if not run.started or run.head_errors:  # ended before it was at the first member, or its words were lost
@@ -161,8 +165,6 @@ def _alone(job: _Job, run: _Run, found: dict[int, Compiled]) -> list[_Job]:
     the data set's own statement has been compiled under it before."""
     ending = run.ending
     errors = [*run.head_errors, *run.errors.get(0, [])]
-    if run.stopped == "" and ending.cause == "outside" and job.tries == 0:
-        return [_Job(job.places, 1)]
     detail = errors[0] if errors else ending.errors[-MAX_DETAIL:]
     if run.stopped:
         fault = run.stopped
@@ -183,6 +185,14 @@ def _alone(job: _Job, run: _Run, found: dict[int, Compiled]) -> list[_Job]:
     (place,) = job.places
     found[place] = Compiled(fault, detail, run.seconds, module, run.names[0], run.isolation)
     return []
+
+
+def _killed(run: _Run) -> bool:
+    """Whether somebody killed Lean, or all that is around it. A submission that kills its own Lean does so again."""
+    ending = run.ending
+    signals = (-ending.code, ending.code - 128)  # the latter where Lean ran below a shell
+    outside = ending.cause == "outside" or (ending.cause == "exit" and not _FROM_OUTSIDE.isdisjoint(signals))
+    return outside and not run.stopped
 
 
 def _shared(job: _Job, run: _Run, found: dict[int, Compiled]) -> list[_Job]:
@@ -242,7 +252,7 @@ def _run(members: Sequence[Member], command: Command) -> _Run:
     text, regions = _text(members, command, names)
     limits = command.limits
     cpu = int(2 * (command.start_seconds + command.seconds * len(members))) + 10
-    words = [*command.words, "-j1", "--json", "-R", "{folder}", "-o", f"{{folder}}/{MODULE}.olean"]
+    words = [*command.words, *command.options, "-j1", "--json", "-R", "{folder}", "-o", f"{{folder}}/{MODULE}.olean"]
     process = Confined(
         [*words, f"{{folder}}/{MODULE}.lean"],
         Limits(limits.memory_mib, limits.folder_mib, cpu),

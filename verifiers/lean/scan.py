@@ -1,4 +1,4 @@
-"""The first filter: what no honest proof needs, refused before Lean sees it; and what may share a file with others.
+"""The first filter: what no honest proof needs, refused before Lean sees it; and what may share a file with whom.
 
 It reads names outside comments and strings. Alone it proves nothing: what passes is compiled and certified. But where
 no kernel replay exists it is part of the certificate, since a kernel check that was switched off leaves no other trace.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from .lexer import Token, UnreadableError, tokens
 
@@ -63,6 +64,17 @@ ATTRIBUTES = _words(
     elab_as_elim aesop safe norm apply forward simps fun_prop continuity measurability"""
 )
 """Attributes that a helper lemma may have."""
+GAPS = _words("sorry admit sorryAx lcProof axiom guard_msgs") | {
+    "warn.sorry true",
+    "warn.sorry false",
+    "debug.byAsSorry true",
+    "debug.skipKernelTC true",
+}
+"""Of what is refused, what leaves a gap in a proof and does no more: words, and options with their values."""
+COMPILED = _words("def abbrev example alias where rec plausible slim_check")
+"""What holds code that Lean compiles, or runs some. What was compiled from a gap may do anything once it is run."""
+SEARCHES = _words("exact? apply? rw? rewrites? hint try? observe? observe says suggestions")
+"""Tactics that look through all theorems at hand, other submissions' included."""
 LIBRARIES = _words("Init Std Batteries Aesop Mathlib")
 """What a file may import besides what the data set's header imports."""
 MAX_REC_DEPTH = 100_000
@@ -74,12 +86,17 @@ _BEFORE_BODY = _words("by where termination_by decreasing_by calc fun have show 
 """Words that may start a line, besides commands."""
 
 
+Company = Literal["honest", "searching", "gaps"]
+"""Whom a text shares a file with: those that search find what others declare, and gaps are for nobody else to find."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scan:
     """`refused`: why the filter refuses the text, or "". `contained`: nothing in it can reach beyond a namespace."""
 
     refused: str
     contained: bool
+    company: Company = "honest"
 
 
 def scan_proof(text: str, heartbeats: int) -> Scan:
@@ -92,7 +109,9 @@ def scan_proof(text: str, heartbeats: int) -> Scan:
     commands = (SCOPED | LASTING | {"local", "import", "module"}) - {"open", "set_option"}
     refused = "" if found else f"{UNREADABLE}: empty"
     refused = refused or _refusal(found, heartbeats, commands) or _open_command(found) or _attribute(found, frozenset())
-    return Scan(refused, not refused)
+    if refused:
+        return Scan(refused, bool(found) and _only_gaps(f":= {text}", heartbeats), "gaps")
+    return Scan("", True, _company(found))
 
 
 def scan_file(text: str, heartbeats: int, imports: Sequence[str] = ()) -> Scan:
@@ -108,7 +127,9 @@ def scan_file(text: str, heartbeats: int, imports: Sequence[str] = ()) -> Scan:
             refused = refused or f"import {token.text}"
     body = found[2 * count :]
     refused = refused or _refusal(body, heartbeats, frozenset({"import", "module"})) or _attribute(body, ATTRIBUTES)
-    return Scan(refused, not refused and _stays_inside(text, body))
+    if refused:
+        return Scan(refused, not count and _only_gaps(text, heartbeats), "gaps")
+    return Scan("", _stays_inside(text, body), _company(body))
 
 
 def imports_of(text: str) -> tuple[tuple[str, ...], int]:
@@ -130,9 +151,31 @@ def _import_count(found: Sequence[Token]) -> int:
     return index // 2
 
 
-def _refusal(found: Sequence[Token], heartbeats: int, commands: frozenset[str]) -> str:
-    """Why these tokens are refused, or ""."""
-    words = HOLES | CODE | RULES | commands
+def _company(found: Sequence[Token]) -> Company:
+    return "searching" if any(token.text in SEARCHES for token in found) else "honest"
+
+
+def _only_gaps(text: str, heartbeats: int) -> bool:
+    """Whether a refused text leaves gaps in its own proofs, runs nothing, and reaches nothing outside its namespace.
+
+    A tactic's option `(name := …)` is run while Lean elaborates, and so is whatever definition is in it.
+    """
+    found = tokens(text)
+    texts = [token.text for token in found]
+    options = any(
+        token.kind == "name" and texts[i - 1] == "(" and texts[i + 1 : i + 3] == [":", "="]
+        for i, token in enumerate(found)
+    )
+    if options or not COMPILED.isdisjoint(texts) or _attribute(found, frozenset()):
+        return False
+    return not _refusal(found, heartbeats, frozenset({"import", "module"}), GAPS) and _stays_inside(text, found, GAPS)
+
+
+def _refusal(
+    found: Sequence[Token], heartbeats: int, commands: frozenset[str], granted: frozenset[str] = frozenset()
+) -> str:
+    """Why these tokens are refused, or ""; what is `granted` is no reason."""
+    words = (HOLES | CODE | RULES | commands) - granted
     opened = False
     for index, token in enumerate(found):
         word, after = token.text, [later.text for later in found[index + 1 : index + 3]]
@@ -141,7 +184,7 @@ def _refusal(found: Sequence[Token], heartbeats: int, commands: frozenset[str]) 
             return f"{min(inner & words)} inside a string"
         if word == "`":
             return "a quotation"
-        if word == "#" and after and after[0] in HASH:
+        if word == "#" and after and after[0] in HASH - granted:
             return f"#{after[0]}"
         if token.kind != "name":
             opened = opened and word in "()→,"
@@ -150,9 +193,9 @@ def _refusal(found: Sequence[Token], heartbeats: int, commands: frozenset[str]) 
         if word in words and not (word == "unsafe" and index and found[index - 1].text == "add"):
             return word
         parts = [part.strip("«»") for part in word.removeprefix("_root_.").split(".")]
-        if parts[-1] in UNSOUND or (parts[0] in PROGRAMS and (opened or len(parts) > 1)):
+        if parts[-1] in UNSOUND - granted or (parts[0] in PROGRAMS and (opened or len(parts) > 1)):
             return word
-        if word == "set_option" and not _allowed_option(after, heartbeats):
+        if word == "set_option" and " ".join(after) not in granted and not _allowed_option(after, heartbeats):
             return " ".join([word, *after])
     return ""
 
@@ -191,14 +234,15 @@ def _attribute(found: Sequence[Token], allowed: frozenset[str]) -> str:
     return ""
 
 
-def _stays_inside(text: str, found: Sequence[Token]) -> bool:
-    """Whether a file leaves no name, rule or open scope behind once the namespace around it ends."""
+def _stays_inside(text: str, found: Sequence[Token], granted: frozenset[str] = frozenset()) -> bool:
+    """Whether a file leaves no name, rule or open scope behind once the namespace around it ends. Lines may start with
+    what is `granted`."""
     depth = 0
     for index, token in enumerate(found):
         word = token.text
         # A line that starts with some library's own command: nobody here knows what it leaves behind.
         starts_line = token.kind == "name" and (token.start == 0 or text[token.start - 1] == "\n")
-        unknown = starts_line and word not in SCOPED and word not in _BEFORE_BODY
+        unknown = starts_line and word not in SCOPED | _BEFORE_BODY | granted
         attribute = word == "@" and [later.text for later in found[index + 1 : index + 2]] == ["["]
         if unknown or attribute or word in LASTING or "_root_" in word:
             return False

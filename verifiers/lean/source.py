@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from .lexer import UnreadableError, tokens
-from .scan import Scan, imports_of, scan_file, scan_proof
+from .scan import Company, Scan, imports_of, scan_file, scan_proof
 
 REASONING_END = "</think>"
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([A-Za-z0-9]*)[^\n]*$", re.MULTILINE)
@@ -127,11 +127,12 @@ def header_imports(header: str) -> tuple[str, ...]:
 @dataclass(frozen=True, slots=True)
 class Member:
     """A text as Lean gets it: `head` for the top of a file, `body` for a namespace below it; `shares`: nothing
-    in the body can reach beyond that namespace."""
+    in the body can reach beyond that namespace, and it may stand in a file with others of its `company`."""
 
     head: str
     body: str
     shares: bool
+    company: Company = "honest"
 
 
 def member_of(submission: Submission, heartbeats: int) -> Member:
@@ -139,22 +140,23 @@ def member_of(submission: Submission, heartbeats: int) -> Member:
     into the head. A file that imports anything brings its own header; one that declares nothing of the preamble is
     given it."""
     task = submission.task
-    shares = submission.scan(heartbeats).contained
+    scan = submission.scan(heartbeats)
     if not submission.whole_file:
-        return _stated(task, submission.text, shares, heartbeats)
+        return _stated(task, submission.text, scan, heartbeats)
     head, body = _split(submission)
     preamble = "" if declared(task.preamble) & declared(submission.text) else task.preamble
-    return _with_preamble(Member(head, body, shares), preamble, heartbeats)
+    return _with_preamble(Member(head, body, scan.contained, scan.company), preamble, heartbeats)
 
 
 def reference_of(task: Task, heartbeats: int) -> Member:
     """The data set's own statement, with `sorry` for a proof."""
-    return _stated(task, "sorry", True, heartbeats)
+    return _stated(task, "sorry", Scan("", True), heartbeats)
 
 
-def _stated(task: Task, proof: str, shares: bool, heartbeats: int) -> Member:
-    shares = shares and scan_file(task.statement, heartbeats).contained
-    return _with_preamble(Member(task.header, f"{task.statement}\n:=\n{proof}\n", shares), task.preamble, heartbeats)
+def _stated(task: Task, proof: str, scan: Scan, heartbeats: int) -> Member:
+    shares = scan.contained and scan_file(task.statement, heartbeats).contained
+    member = Member(task.header, f"{task.statement}\n:=\n{proof}\n", shares, scan.company)
+    return _with_preamble(member, task.preamble, heartbeats)
 
 
 def _with_preamble(member: Member, preamble: str, heartbeats: int) -> Member:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .batch import MODULE, Command, Compiled, compile_all
@@ -21,6 +21,11 @@ from .source import Member
 
 REPLAY_SECONDS = 600.0
 """Wall clock for the replay of one module."""
+IN_TURN = "-DElab.async=false"
+"""One proof after the other, also on one thread: else Lean first begins with all of a file, tells of the first when the
+last has begun, and holds the memory of all at once."""
+_IN_TURN_SINCE = (4, 20)
+"""The first Lean that surely knows that option, and elaborates out of turn without it; older ones refuse to start."""
 
 
 class UnavailableError(Exception):
@@ -83,6 +88,8 @@ def toolchain(command: str, project: str, asked: Command) -> Toolchain:
     prefix, library = (_answer(called, option) for option in ("--print-prefix", "--print-libdir"))
     own = environment.get("LEAN_PATH", os.environ.get("LEAN_PATH", ""))
     folders = tuple(Path(folder) for folder in (*own.split(os.pathsep), library) if folder)
+    if _version_of(Path(library)) >= _IN_TURN_SINCE:
+        called = replace(called, options=(IN_TURN,))
     tool = find(prefix, environment.get("PATH", os.environ.get("PATH")))
     found = Toolchain(called, folders, tool)
     if tool is None:
@@ -91,6 +98,16 @@ def toolchain(command: str, project: str, asked: Command) -> Toolchain:
         tool, lambda source: _compiled(source, called), MODULE, found._run, os.pathsep.join(map(str, folders))
     )
     return Toolchain(called, folders, None, doubts) if doubts else found
+
+
+def _version_of(library: Path) -> tuple[int, ...]:
+    """The version that the library's own modules state, without starting Lean; empty where they state none."""
+    try:
+        with (library / "Init.olean").open("rb") as file:
+            stated = re.match(rb"olean\x02.v?([0-9]+)\.([0-9]+)", file.read(64), re.DOTALL)
+    except OSError:
+        return ()
+    return tuple(map(int, stated.groups())) if stated else ()
 
 
 def _compiled(source: str, command: Command) -> Mapping[str, bytes]:
