@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..parts import UserError
 from ..records import derive_seed
@@ -23,6 +23,9 @@ from .runs.evaluator import Evaluator
 from .runs.folder import Run
 from .sampling import Prompt
 
+if TYPE_CHECKING:
+    from .learner.group import LearnerGroup
+
 GOLD_TRIED = 64
 """Problems to train on, and held out, whose gold answers the verifier is tried on first."""
 
@@ -31,7 +34,7 @@ GOLD_TRIED = 64
 class Parts:
     """All that a run puts to work, built from its configuration."""
 
-    learner: Learner
+    learner: Learner | LearnerGroup
     engine: Proven
     eval_engine: Proven
     verifier: Any
@@ -52,6 +55,7 @@ class Parts:
         for engine in {id(e): e for e in (self.engine, self.eval_engine)}.values():
             engine.close()
         self.verifier.close()
+        self.learner.close()
 
 
 def build_learner(config: Config, model: str, log: Callable[[str], None]) -> Learner:
@@ -60,12 +64,23 @@ def build_learner(config: Config, model: str, log: Callable[[str], None]) -> Lea
     return Learner(model, config.learner, seed=config.seed, steps=config.steps, init_adapter=start, log=log)
 
 
-def dtype_name(config: Config, learner: Learner) -> str:
+def open_learner(config: Config, model: str, run: Run) -> Learner | LearnerGroup:
+    """The learner that trains: in this process, or shared by as many ranks as the recipe says."""
+    if config.learner.ranks == 1:
+        return build_learner(config, model, run.terminal.say)
+    from .learner.group import LearnerGroup
+
+    start = None if config.init_adapter is None else Path(config.init_adapter).expanduser()
+    settings = {"seed": config.seed, "steps": config.steps, "init_adapter": start, "log": run.terminal.say}
+    return LearnerGroup(model, config.learner, run.folder / "logs", **settings)
+
+
+def dtype_name(config: Config, learner: Learner | LearnerGroup) -> str:
     """float32 or bfloat16: of the base's weights, in the learner and in engines that load it themselves."""
     return str(pick_dtype(config.learner.dtype, learner.device)).removeprefix("torch.")
 
 
-def open_engine(config: Config, part: EnginePart, learner: Learner, model: str, folder: Path) -> Engine:
+def open_engine(config: Config, part: EnginePart, learner: Learner | LearnerGroup, model: str, folder: Path) -> Engine:
     """The engine in this process, or in as many workers of its own as the recipe says.
 
     A base that is nowhere on disk (shape:…) is written into the run's `folder` for an engine that loads it itself.
@@ -89,8 +104,8 @@ def open_engine(config: Config, part: EnginePart, learner: Learner, model: str, 
 
 def assemble(run: Run, model: str) -> Parts:
     """Build the learner, the problems, the engines and the verifier that a configuration names."""
-    config, terminal = run.config, run.terminal
-    learner = build_learner(config, model, terminal.say)
+    config = run.config
+    learner = open_learner(config, model, run)
     problems = load_problems(config, learner.tokenizer)
     if not problems.train:
         raise UserError("this recipe holds problems to evaluate on and none to train on; measure with `underdog eval`")

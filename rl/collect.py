@@ -18,6 +18,7 @@ from ..parts import RunError
 from ..records import Group, Request, Sampling, Version, count, derive_seed
 from ..verifiers.base import Verifier
 from .freshness import Proven, check_agreement
+from .learner.group import LearnerGroup
 from .learner.learner import Learner
 from .runs.clock import Clock
 from .runs.samples import groups_of, sample_rows
@@ -51,7 +52,7 @@ class Collection:
         engine: Proven,
         verifier: Verifier,
         sampling: Sampling,
-        learner: Learner,
+        learner: Learner | LearnerGroup,
         *,
         live: bool,
         problems: int,

@@ -23,6 +23,7 @@ from ..records import Policy, Request, Sample, Version
 from ..rollouts.base import Engine, Receipt
 
 if TYPE_CHECKING:
+    from .learner.group import LearnerGroup
     from .learner.learner import Learner
 
 SPOT_SAMPLES = 2
@@ -135,7 +136,7 @@ class _Holder:
             self.prompts.insert(place, prompt)
 
 
-def check_agreement(samples: Sequence[Sample], learner: Learner, bound: float) -> dict[str, float]:
+def check_agreement(samples: Sequence[Sample], learner: Learner | LearnerGroup, bound: float) -> dict[str, float]:
     """Check (b) on a few samples of every worker: `freshness/gap`, `freshness/kl` (k3), `freshness/tokens`.
 
     Raises:

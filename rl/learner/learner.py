@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ...kernels import packing
-from ...kernels.logprob import token_logprobs
 from ...records import Batch, Group, Policy, Row, Sample, derive_seed
 from ..algorithms.base import MicroBatch, Outputs
 from .dropout import Dropout
@@ -23,7 +22,9 @@ from .model import load_base, pick_device, pick_dtype
 from .options import LearnerOptions
 from .packed import PackedDecoder
 from .padded import PaddedDecoder
-from .policy import LivePolicy, head
+from .policy import LivePolicy
+from .ranks import Ranks, full, like
+from .scorer import Scorer
 from .tally import Tally
 
 Loss = Callable[[Outputs, MicroBatch], tuple[Tensor, dict[str, Tensor]]]
@@ -43,8 +44,9 @@ class Learner:
         device: str | None = None,
         init_adapter: str | Path | None = None,
         log: Callable[[str], None],
+        ranks: Ranks | None = None,
     ) -> None:
-        """Load `model` and attach the adapter.
+        """Load `model`, attach the adapter, and shard it over `ranks` (none: this process alone).
 
         Raises:
             UserError: the model, the adapter or the saved adapter cannot be had; the message says what to do.
@@ -59,16 +61,18 @@ class Learner:
         self._model = options.adapter.attach(base.model, derive_seed(seed, "adapter"), start)
         if start is None:
             options.initialisation.on_init(self._model, derive_seed(seed, "initialisation"))
+        self._ranks = ranks or Ranks()
+        self._scorer = Scorer(base.model, self._decoder(base.model))
+        self._live = LivePolicy(self._model, base.model, base.tokenizer, options.adapter)
+        self._ranks.shard(self._scorer, self._device)
         self._trained = [(name, p) for name, p in base.model.named_parameters() if p.requires_grad]
         self._masters = Masters(self._trained)
         self._optimizer = options.optimizer.build(self._masters.named, options.lr)
-        self._forward = self._decoder(base.model)
         # On a CPU each new shape of a bfloat16 product is compiled, and kept: a millisecond and half a megabyte.
         narrow = self._device == "cpu" and base.model.dtype == torch.bfloat16
         self._multiple = 64 if narrow else 1
-        self._reference: Any = None
+        self._reference: Scorer | None = None
         self._kept: tuple[int, list[Tensor]] = (-1, [])
-        self._live = LivePolicy(self._model, base.model, base.tokenizer, options.adapter, self._trained)
 
     @property
     def policy(self) -> Policy:
@@ -151,30 +155,47 @@ class Learner:
             "tokens": float(sum(len(row.tokens_T) for row in batch.rows)),
             "updates/steps": float(len(norms) - skipped),
             "updates/skipped": float(skipped),
-            **tally.read(),
+            **tally.read(self._ranks),
         }
 
     def state_dict(self) -> dict[str, Any]:
         """What a resume needs: `tensors` by name (safetensors) and `json`."""
-        tensors = {f"parameters/{name}": p.detach() for name, p in self._masters.named}
+        tensors = {f"parameters/{name}": full(p.detach()) for name, p in self._masters.named}
         numbers: dict[str, Any] = {}
         for name, parameter in self._masters.named:
             for key, value in self._optimizer.state.get(parameter, {}).items():
-                (tensors if isinstance(value, Tensor) else numbers)[f"optimizer/{name}/{key}"] = value
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer/{name}/{key}"] = full(value)
+                else:
+                    numbers[f"optimizer/{name}/{key}"] = value
         return {"tensors": tensors, "json": {"updates": self._live.number, "optimizer": numbers}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state: the next update is bit for bit that of the learner that saved it."""
         numbers = state["json"]["optimizer"]
         for name, parameter in self._masters.named:
-            parameter.data.copy_(state["tensors"][f"parameters/{name}"])
+            parameter.data.copy_(like(state["tensors"][f"parameters/{name}"], parameter))
             prefix = f"optimizer/{name}/"
             entries = {**state["tensors"], **numbers}
             own = {k.removeprefix(prefix): v for k, v in entries.items() if k.startswith(prefix)}
+            self._optimizer.state.pop(parameter, None)
             if own:
                 self._optimizer.state[parameter] = {k: _placed(v, parameter) for k, v in own.items()}
         self._masters.publish()
         self._live.number = state["json"]["updates"]
+
+    def trained(self) -> list[Tensor]:
+        """The trained tensors, whole and on the CPU, in the order of the model's parameters."""
+        return [full(p.detach()).cpu() for _, p in self._trained]
+
+    def take(self, tensors: Sequence[Tensor]) -> None:
+        """Become what another learner's update made of the trained tensors."""
+        for (_, parameter), tensor in zip(self._trained, tensors, strict=True):
+            parameter.data.copy_(tensor)
+        self._live.number += 1
+
+    def close(self) -> None:
+        """Nothing is held beyond this process."""
 
     def save_adapter(self, folder: Path) -> str:
         """See `LivePolicy.save_adapter`."""
@@ -211,30 +232,33 @@ class Learner:
 
     @torch.no_grad()
     def _logps(self, prompts: list[np.ndarray], completions: list[np.ndarray], name: str) -> list[np.ndarray]:
-        """One float32 array [T] a row."""
-        base, forward, context = self._base, self._forward, nullcontext()
+        """One float32 array [T] a row; on every rank all of them."""
+        scorer, context = self._scorer, nullcontext()
         if name == "ref_logp":
-            base, forward, context = self._reference_model()
-        results = [np.zeros(0, np.float32)] * len(prompts)
+            scorer, context = self._reference_model()
+        results: dict[int, np.ndarray] = {}
+        parts = packing.split(prompts, completions, self._budget)
         with context:
-            for rows in packing.split(prompts, completions, self._budget):
+            for _, members in self._ranks.deal(parts):
+                rows = members or parts[0][:1]
                 packed = packing.pack(prompts, completions, rows, self._multiple)
-                logp_T, _ = _logp(base, forward(packed, None), packed, entropy=False)
+                logp_T, _ = scorer(packed, None)
                 cuts = np.cumsum([len(completions[row]) for row in rows])[:-1]
-                for row, own in zip(rows, np.split(logp_T.cpu().numpy().astype(np.float32), cuts), strict=True):
-                    results[row] = own
-        return results
+                own = np.split(logp_T.cpu().numpy().astype(np.float32), cuts)
+                results.update(zip(rows, own, strict=True) if members else ())
+        everyones = self._ranks.collected(results)
+        return [everyones[row] for row in range(len(prompts))]
 
-    def _reference_model(self) -> tuple[Any, Any, AbstractContextManager[Any]]:
+    def _reference_model(self) -> tuple[Scorer, AbstractContextManager[Any]]:
         """The base as it was: the same model with the adapter off, or a frozen copy, loaded when first needed."""
         off = self._options.adapter.off(self._model)
         if off is not None:
-            return self._base, self._forward, off
+            return self._scorer, off
         if self._reference is None:
             self._log("loading a frozen copy of the base as the reference policy")
             model = self._load_base().model
-            self._reference = (model, self._decoder(model))
-        return *self._reference, nullcontext()
+            self._reference = Scorer(model, self._decoder(model))
+        return self._reference, nullcontext()
 
     def _with_old_logps(self, batch: Batch) -> Batch:
         """With several optimizer steps a batch, old log-probs must be known before the first."""
@@ -268,11 +292,13 @@ class Learner:
         """Add up the gradients of one optimizer step; its loss."""
         total = 0.0
         prompts, completions = [row.prompt_ids for row in rows], [row.tokens_T for row in rows]
-        for index, members in enumerate(packing.split(prompts, completions, self._budget)):
-            packed = packing.pack(prompts, completions, members, self._multiple)
-            hidden_CH = self._forward(packed, seed.at(index))
-            logp_T, entropy_T = _logp(self._base, hidden_CH, packed, entropy=True, entropy_grad=entropy_grad)
-            assert entropy_T is not None
+        parts = packing.split(prompts, completions, self._budget)
+        for index, members in self._ranks.deal(parts):
+            packed = packing.pack(prompts, completions, members or parts[0][:1], self._multiple)
+            logp_T, entropy_T = self._scorer(packed, seed.at(index), True, entropy_grad)
+            if members is None:  # others still have one: take part in the pass, and add nothing
+                (logp_T.sum() * 0).backward()
+                continue
             micro = _micro_batch([rows[i] for i in members], packed, logp_T)
             value, stats = loss(Outputs(logp_T, entropy_T), micro)
             value.backward()
@@ -283,7 +309,7 @@ class Learner:
                 gap_T = micro.old_logp_T - micro.engine_logp_T
                 tally.add("mismatch_kl", torch.expm1(gap_T) - gap_T)
                 tally.peak("mismatch_gap", gap_T.abs())
-        return total
+        return self._ranks.total({"loss": total})["loss"]
 
     def _penalty(self, step: int) -> float:
         penalty = self._options.regulariser.penalty(self._model, step)
@@ -295,7 +321,7 @@ class Learner:
     def _clipped_norm(self) -> float:
         """The gradients' norm before it is brought down to `max_grad_norm`."""
         gradients = [p.grad for _, p in self._masters.named if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+        norm = float(full(torch.nn.utils.get_total_norm(gradients))) if gradients else 0.0
         top = self._options.max_grad_norm
         if top is not None and math.isfinite(norm) and norm > top:
             for gradient in gradients:
@@ -305,22 +331,6 @@ class Learner:
     def _abnormal(self, norm: float) -> bool:
         limit = self._options.skip_grad_norm
         return not math.isfinite(norm) or (limit is not None and norm > limit)
-
-
-def _logp(
-    base: Any, hidden_CH: Tensor, packed: packing.Packing, *, entropy: bool, entropy_grad: bool = False
-) -> tuple[Tensor, Tensor | None]:
-    weight_VH, bias_V, temperature, softcap = head(base)
-    return token_logprobs(
-        hidden_CH,
-        weight_VH,
-        torch.from_numpy(packed.targets_C).to(hidden_CH.device),
-        bias_V=bias_V,
-        temperature=temperature,
-        softcap=softcap,
-        entropy=entropy,
-        entropy_grad=entropy_grad,
-    )
 
 
 def _micro_batch(rows: list[Row], packed: packing.Packing, logp_T: Tensor) -> MicroBatch:
@@ -352,4 +362,4 @@ def _placed(value: Any, parameter: Tensor) -> Any:
     """Optimizer state on the parameter's device; the step counter stays where the optimizer made it."""
     if not isinstance(value, Tensor):
         return value
-    return value.to(parameter.device).clone()
+    return like(value, parameter).clone() if value.shape == parameter.shape else value.to(parameter.device).clone()

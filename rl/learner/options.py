@@ -75,5 +75,7 @@ class LearnerOptions(Options):
     """Tokens a micro-batch at most (a longer row stands alone); None is 2048 on a CPU and 16384 elsewhere."""
     gradient_checkpointing: bool = False
     """Keep only each layer's input and compute the rest again: less memory, a third more time."""
+    ranks: int = Field(default=1, ge=1)
+    """Processes that share each update, in Ray actors, on a device each; above 1 parameters are sharded (FSDP2)."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the base's weights and the arithmetic; auto is bfloat16 on CUDA, else float32."""

@@ -6,6 +6,7 @@ ours. Other architectures take `padded.py`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,8 +33,15 @@ class PackedDecoder:
         self._decoder: Any = model.get_decoder()  # type: ignore[operator]
         self._adapter = adapter
         self._checkpointing = checkpointing
+        self._entered = False
         self._capped = self._config.model_type == "gemma2"
         self._window = self._config.sliding_window if self._config.model_type == "mistral" else None
+
+    def enter_layers(self) -> None:
+        """From now on call the model's layers as modules, whose forward is ours: FSDP's hooks on them then run."""
+        self._entered = True
+        for layer in self._decoder.layers:
+            layer.forward = partial(self._layer, layer)
 
     @staticmethod
     def knows(model: nn.Module) -> bool:
@@ -50,11 +58,12 @@ class PackedDecoder:
         turns = self._turns(x_TH, torch.from_numpy(packing.positions_T).to(device))
         for index, layer in enumerate(self._decoder.layers):
             place = None if dropout is None else dropout.at(index)
-            arguments = (layer, x_TH, turns[getattr(layer.self_attn, "layer_type", None)], layout, place)
+            run = layer if self._entered else partial(self._layer, layer)
+            arguments = (x_TH, turns[getattr(layer.self_attn, "layer_type", None)], layout, place)
             if self._checkpointing and torch.is_grad_enabled():
-                x_TH = checkpoint(self._layer, *arguments, use_reentrant=False, preserve_rng_state=False)
+                x_TH = checkpoint(run, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
-                x_TH = self._layer(*arguments)
+                x_TH = run(*arguments)
         predict_C = torch.from_numpy(packing.predict_C).to(device)
         return _norm(self._decoder.norm, x_TH.index_select(0, predict_C))
 

@@ -21,6 +21,9 @@ class PaddedDecoder:
         if checkpointing:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
 
+    def enter_layers(self) -> None:
+        """Nothing to do: the model's own forward goes through its layers as modules."""
+
     def __call__(self, packing: Packing, dropout: Dropout | None) -> Tensor:
         """hidden_CH: the decoder's last hidden states at the places that predict completion tokens."""
         device = self._model.get_input_embeddings().weight.device

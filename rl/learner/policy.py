@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 class LivePolicy:
     """See `records.Policy`; what it gives out shares memory with the learner where nothing had to be merged."""
 
-    def __init__(self, model: Any, base: Any, tokenizer: Any, adapter: Adapter, trained: list[tuple[str, Tensor]]):
-        """`model` is `base` as `adapter` wrapped it; `trained` are the trained parameters by name."""
+    def __init__(self, model: Any, base: Any, tokenizer: Any, adapter: Adapter) -> None:
+        """`model` is `base` as `adapter` wrapped it: exactly its trained parameters require gradients."""
         self.number = 0
         self.model_config = base.config
         self.tokenizer = tokenizer
-        self._model, self._base, self._adapter, self._trained = model, base, adapter, trained
-        own = {id(parameter) for _, parameter in trained}
-        frozen = [(name, p) for name, p in base.named_parameters() if id(p) not in own]
+        self._model, self._base, self._adapter = model, base, adapter
+        self._trained = [(name, p) for name, p in base.named_parameters() if p.requires_grad]
+        frozen = [(name, p) for name, p in base.named_parameters() if not p.requires_grad]
         self._identity = tensors_digest(frozen)
 
     def digest(self) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .ranks import Ranks
+
 
 class Tally:
     """Token means and maxima."""
@@ -26,7 +28,9 @@ class Tally:
         top = values_T.detach().max()
         self._peaks[name] = torch.maximum(self._peaks[name], top) if name in self._peaks else top
 
-    def read(self) -> dict[str, float]:
-        """Means and maxima by name."""
-        means = {name: float(total) / max(self._counts[name], 1) for name, total in self._sums.items()}
-        return means | {name: float(top) for name, top in self._peaks.items()}
+    def read(self, ranks: Ranks) -> dict[str, float]:
+        """Means and maxima by name, over all ranks."""
+        sums = ranks.total({name: float(total) for name, total in self._sums.items()})
+        counts = ranks.total({name: float(count) for name, count in self._counts.items()})
+        peaks = ranks.largest({name: float(top) for name, top in self._peaks.items()})
+        return {name: total / max(counts[name], 1.0) for name, total in sums.items()} | peaks

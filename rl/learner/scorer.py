@@ -1,0 +1,52 @@
+"""One way through the model, from packed rows to log-probs: the module that a single process and FSDP both run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ...kernels.logprob import token_logprobs
+from ...kernels.packing import Packing
+from .dropout import Dropout
+from .policy import head
+
+if TYPE_CHECKING:
+    from .packed import PackedDecoder
+    from .padded import PaddedDecoder
+
+
+class Scorer(nn.Module):
+    """Log-probs of the completion tokens of packed rows. All that reads a parameter happens inside `forward`."""
+
+    def __init__(self, base: nn.Module, decoder: PackedDecoder | PaddedDecoder) -> None:
+        """`decoder` reads the causal language model `base`."""
+        super().__init__()
+        self.base = base
+        self._decoder = decoder
+
+    def forward(
+        self, packed: Packing, dropout: Dropout | None, entropy: bool = False, entropy_grad: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """logp_T, and entropy_T where it is asked for (with gradients where those are), in the packing's order."""
+        hidden_CH = self._decoder(packed, dropout)
+        weight_VH, bias_V, temperature, softcap = head(self.base)
+        return token_logprobs(
+            hidden_CH,
+            weight_VH,
+            torch.from_numpy(packed.targets_C).to(hidden_CH.device),
+            bias_V=bias_V,
+            temperature=temperature,
+            softcap=softcap,
+            entropy=entropy,
+            entropy_grad=entropy_grad,
+        )
+
+    def layers(self) -> list[Any]:
+        """The decoder's layers, where the model has such."""
+        return list(getattr(self.base.get_decoder(), "layers", ()))  # type: ignore[operator]
+
+    def enter_layers(self) -> None:
+        """From now on go through each layer as a module, so that hooks on it run."""
+        self._decoder.enter_layers()
