@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...kernels import packing
 from ...kernels.logprob import token_logprobs
+from ...kernels.precision import compute_dtype
 from ...records import Batch, Group, Policy, Row, derive_seed
 from ..algorithms.base import MicroBatch, Outputs
 from .dropout import Dropout
@@ -64,7 +65,7 @@ class Learner:
         self._optimizer = options.optimizer.build(self._masters.named, options.lr)
         self._forward = self._decoder(base.model)
         # On a CPU each new shape of a bfloat16 product is compiled, and kept: a millisecond and half a megabyte.
-        narrow = self._device == "cpu" and base.model.dtype == torch.bfloat16
+        narrow = self._device == "cpu" and compute_dtype(base.model.dtype, "cpu") == torch.bfloat16
         self._multiple = 64 if narrow else 1
         self._reference: Any = None
         self._live = LivePolicy(self._model, base.model, base.tokenizer, options.adapter, self._trained)
