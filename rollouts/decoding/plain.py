@@ -11,6 +11,7 @@ import copy
 import inspect
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +73,10 @@ class PlainDecoder:
         missing = [name for name, slot in slots.items() if slot.data_ptr() not in filled]
         if missing:
             raise RunError(f"the policy's weights lack {missing[0]} and {len(missing) - 1} more")
+
+    def threads(self, rows: int) -> AbstractContextManager[None]:
+        """All of them."""
+        return nullcontext()
 
     def row_bytes(self, length: int) -> int:
         """Bytes of cache that a row of `length` positions takes, as far as the configuration tells."""
