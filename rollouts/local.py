@@ -174,12 +174,13 @@ def _key(request: Request) -> bytes:
 
 def _decoder(config: Any, dtype: torch.dtype, device: str) -> Decoder:
     """The fast decoder where it knows the model, else the plain one; which and why is logged."""
+    from ..kernels.precision import compute_dtype
     from .decoding.family import UnknownModelError, describe
     from .decoding.model import FastDecoder
     from .decoding.plain import PlainDecoder
 
     try:
-        return FastDecoder(describe(config), dtype, device)
+        return FastDecoder(describe(config), compute_dtype(dtype, device), device)
     except UnknownModelError as reason:
         log.warning("decoding on the plain path (slower): the fast one does not know %s", reason)
         return PlainDecoder(config, dtype, device)

@@ -45,7 +45,7 @@ class LearnerGroup:
             raise UserError(f"learner.ranks={options.ranks} needs {CPUS * options.ranks:g} cores; lower it")
         quiet = {key: value for key, value in settings.items() if key != "log"}
         actor = ray.remote(Rank).options(num_cpus=CPUS, num_gpus=gpus, max_restarts=0)
-        self._ranks = [actor.remote(rank, options.ranks) for rank in range(options.ranks)]
+        self._ranks: list[Any] = [actor.remote(rank, options.ranks) for rank in range(options.ranks)]
         address = self._ask("address")[0]
         self._ask("start", address, model, options, quiet)
 

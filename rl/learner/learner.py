@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import packing
+from ...kernels.precision import compute_dtype
 from ...records import Batch, Group, Policy, Row, Sample, derive_seed
 from ..algorithms.base import MicroBatch, Outputs
 from .dropout import Dropout
@@ -69,7 +70,7 @@ class Learner:
         self._masters = Masters(self._trained)
         self._optimizer = options.optimizer.build(self._masters.named, options.lr)
         # On a CPU each new shape of a bfloat16 product is compiled, and kept: a millisecond and half a megabyte.
-        narrow = self._device == "cpu" and base.model.dtype == torch.bfloat16
+        narrow = self._device == "cpu" and compute_dtype(base.model.dtype, "cpu") == torch.bfloat16
         self._multiple = 64 if narrow else 1
         self._reference: Scorer | None = None
         self._kept: tuple[int, list[Tensor]] = (-1, [])

@@ -1,7 +1,7 @@
 """Several LoRA layers of one input in one pass: y_i = W_i x + b_i + s_i B_i A_i dropout(x).
 
 The base is frozen, so its weights get no gradient; the A are stacked, so the narrow products become one; sums happen
-inside the matrix products. A and B may be float32 beside a narrower base: they are cast as they are used.
+inside the matrix products. The input's dtype is that of all products; base and factors are cast to it as they are used.
 
 In float32, without dropout and with more tokens than a weight has rows, W_i + s_i B_i A_i is formed first: the narrow
 products with B and A, and their passes over all outputs and inputs, then fall away. A narrower dtype would round the
@@ -21,6 +21,9 @@ from torch.nn.functional import linear
 
 from .dropout import Dropout
 
+KEPT = 4
+"""Merged weights are kept for the backward pass where there are this many times as many tokens as inputs: they are then
+few beside the outputs, which are kept as well."""
 NAME = "default"
 """PEFT's name for its first adapter."""
 
@@ -28,10 +31,10 @@ NAME = "default"
 def apply(modules: Sequence[nn.Module], x_TH: Tensor, dropout: Dropout | None) -> list[Tensor]:
     """Each module applied to `x_TH`; what is no plain PEFT LoRA goes its own way and draws its own masks."""
     if not all(_is_plain(module) for module in modules):
-        return [module(x_TH) for module in modules]
+        return [apply_plain(module, x_TH) for module in modules]
     layers: Any = modules
     if layers[0].disable_adapters:
-        return [linear(x_TH, m.base_layer.weight, m.base_layer.bias) for m in layers]
+        return [apply_plain(m.base_layer, x_TH) for m in layers]
     share = getattr(layers[0].lora_dropout[NAME], "p", 0.0)
     mask, probability = dropout.kept(x_TH, share) if dropout is not None and share > 0 else (None, 1.0)
     weights = [m.base_layer.weight for m in layers]
@@ -39,10 +42,23 @@ def apply(modules: Sequence[nn.Module], x_TH: Tensor, dropout: Dropout | None) -
     downs = [m.lora_A[NAME].weight for m in layers]
     ups = [m.lora_B[NAME].weight for m in layers]
     frozen = _Frozen(weights, biases, [m.scaling[NAME] / probability for m in layers])
-    exact = x_TH.dtype.itemsize >= 4 and all(w.dtype == x_TH.dtype for w in weights)
+    exact = x_TH.dtype.itemsize >= 4 and all(down.dtype == x_TH.dtype for down in downs)
     if mask is None and exact and len(x_TH) >= max(max(w.shape) for w in weights):
         return list(_MergedLinears.apply(x_TH, frozen, *downs, *ups))
     return list(_LoraLinears.apply(x_TH, mask, frozen, *downs, *ups))
+
+
+def apply_plain(module: Any, x_TH: Tensor) -> Tensor:
+    """A linear module of any kind applied to `x_TH`, whose dtype its weight may not have; in the dtype of `x_TH`."""
+    if type(module) is nn.Linear:
+        return linear(x_TH, module.weight.to(x_TH.dtype), _cast(module.bias, x_TH))
+    weight = getattr(module, "base_layer", module).weight
+    own = weight.dtype if weight.is_floating_point() else x_TH.dtype  # quantised weights take any
+    return module(x_TH.to(own)).to(x_TH.dtype)
+
+
+def _cast(tensor: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if tensor is None else tensor.to(like.dtype)
 
 
 def _is_plain(module: Any) -> bool:
@@ -75,7 +91,7 @@ class _LoraLinears(torch.autograd.Function):
         low_TR = kept_TH @ down_RH.t()
         outputs = []
         for weight, bias, up, low in zip(*frozen[:2], ups, low_TR.split([u.shape[1] for u in ups], 1), strict=True):
-            y = torch.mm(x_TH, weight.t()) if bias is None else torch.addmm(bias, x_TH, weight.t())
+            y = linear(x_TH, weight.to(x_TH.dtype), _cast(bias, x_TH))
             outputs.append(y.addmm_(low, up.t()))
         ctx.save_for_backward(x_TH, mask_TH, low_TR, down_RH, *ups)
         ctx.frozen = frozen
@@ -101,24 +117,22 @@ class _LoraLinears(torch.autograd.Function):
             if mask_TH is not None:
                 x_grad_TH.mul_(mask_TH.to(x_TH.dtype))
             for g, weight in zip(sent, ctx.frozen.weights, strict=True):
-                x_grad_TH.addmm_(g, weight)
+                x_grad_TH.addmm_(g, weight.to(g.dtype))
         return (x_grad_TH, None, None, *down_grad_RH.split(widths, 0), *up_grads)
 
 
 class _MergedLinears(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_TH: Tensor, frozen: _Frozen, *factors: Tensor) -> tuple[Tensor, ...]:
+        merged = _merged(frozen, factors)
         ctx.save_for_backward(x_TH, *factors)
-        ctx.frozen = frozen
-        outputs = []
-        for merged, bias in zip(_merged(frozen, factors), frozen.biases, strict=True):
-            outputs.append(linear(x_TH, merged, bias))
-        return tuple(outputs)
+        ctx.frozen, ctx.merged = frozen, merged if len(x_TH) >= KEPT * x_TH.shape[1] else None
+        return tuple(linear(x_TH, w, _cast(b, x_TH)) for w, b in zip(merged, frozen.biases, strict=True))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *sent: Tensor) -> tuple[Tensor | None, ...]:
-        """The merged weights are formed again: kept, they would be a second copy of the model."""
+        """Merged weights that are not few are formed again: kept, they would be a second copy of the model."""
         x_TH, *factors = ctx.saved_tensors
         downs, ups = factors[: len(sent)], factors[len(sent) :]
         down_RH = torch.cat(downs)
@@ -134,7 +148,7 @@ class _MergedLinears(torch.autograd.Function):
         down_grad_RH = grad_low_TR.t() @ x_TH
         x_grad_TH = None
         if ctx.needs_input_grad[0]:
-            first, *others = zip(sent, _merged(ctx.frozen, factors), strict=True)
+            first, *others = zip(sent, ctx.merged or _merged(ctx.frozen, factors), strict=True)
             x_grad_TH = torch.mm(*first)
             for g, merged in others:
                 x_grad_TH.addmm_(g, merged)
@@ -142,9 +156,9 @@ class _MergedLinears(torch.autograd.Function):
 
 
 def _merged(frozen: _Frozen, factors: Sequence[Tensor]) -> list[Tensor]:
-    """W_i + s_i B_i A_i."""
+    """W_i + s_i B_i A_i, in the dtype of the factors."""
     downs, ups = factors[: len(frozen.weights)], factors[len(frozen.weights) :]
     return [
-        torch.addmm(weight, up, down, alpha=scale)
+        torch.addmm(weight.to(up.dtype), up, down, alpha=scale)
         for weight, up, down, scale in zip(frozen.weights, ups, downs, frozen.scales, strict=True)
     ]

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from ...kernels.attention import causal_attention
 from ...kernels.decoder import gather, rms_norm, rotate, spread, swiglu
 from ...kernels.packing import Packing
+from ...kernels.precision import compute_dtype
 from .adapters.base import Adapter
 from .dropout import Dropout
 
@@ -28,7 +29,10 @@ class PackedDecoder:
     """Hidden states of packed rows."""
 
     def __init__(self, model: nn.Module, adapter: Adapter, *, checkpointing: bool) -> None:
-        """Read the causal language model `model`, whose linear modules `adapter` has wrapped or left."""
+        """Read the causal language model `model`, whose linear modules `adapter` has wrapped or left.
+
+        What passes through the layers is of the dtype in which the device computes quickest.
+        """
         self._config: Any = model.config
         self._decoder: Any = model.get_decoder()  # type: ignore[operator]
         self._adapter = adapter
@@ -51,10 +55,11 @@ class PackedDecoder:
         return config.model_type in ARCHITECTURES and not config.attention_dropout and not dynamic
 
     def __call__(self, packing: Packing, dropout: Dropout | None) -> Tensor:
-        """hidden_CH: after the final norm, at the places that predict completion tokens."""
+        """hidden_CH: after the final norm, at the places that predict completion tokens, in the model's dtype."""
         device = self._decoder.embed_tokens.weight.device
         layout = _Layout(packing, device)
-        x_TH = self._decoder.embed_tokens(torch.from_numpy(packing.tokens_T).to(device))
+        embedded_TH = self._decoder.embed_tokens(torch.from_numpy(packing.tokens_T).to(device))
+        x_TH = embedded_TH.to(compute_dtype(embedded_TH.dtype, device.type))
         turns = self._turns(x_TH, torch.from_numpy(packing.positions_T).to(device))
         for index, layer in enumerate(self._decoder.layers):
             place = None if dropout is None else dropout.at(index)
@@ -65,7 +70,7 @@ class PackedDecoder:
             else:
                 x_TH = run(*arguments)
         predict_C = torch.from_numpy(packing.predict_C).to(device)
-        return _norm(self._decoder.norm, x_TH.index_select(0, predict_C))
+        return _norm(self._decoder.norm, x_TH.index_select(0, predict_C)).to(embedded_TH.dtype)
 
     def _turns(self, x_TH: Tensor, positions_T: Tensor) -> dict[str | None, tuple[Tensor, Tensor]]:
         """cos_TD and sin_TD for each type of layer."""

@@ -1,8 +1,10 @@
 """Projections, in the processor's own layout where that is quicker.
 
-On a CPU the weight is also kept as oneDNN orders it for a batch of rows (what torch.compile does for frozen weights).
-Products of small models then take a tenth to a half less time, and what follows them (a residual, an activation, a
-factor) happens in the same pass, before the result leaves the registers.
+On a CPU a bfloat16 weight is also kept as oneDNN orders it for a batch of rows (what torch.compile does for frozen
+weights). Products of small models then take a tenth to a half less time, and what follows them (a residual, an
+activation, a factor) happens in the same pass, before the result leaves the registers. In float32 a plain product with
+a weight that lies in memory as [in, out] is as quick or quicker (64 rows on an Intel core: 160 GFLOP/s against 90 to
+130), and needs no second copy.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class Linear:
     def pack(self) -> None:
         """Order the weight anew from what is in it now."""
         if can_pack(self.weight):
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS_HINT)
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), ROWS_HINT)
 
     def intact(self) -> bool:
         """Whether the packed copy, where there is one, holds the weight's values."""
@@ -82,6 +84,4 @@ def can_pack(weight: Tensor) -> bool:
     """Whether oneDNN is there for this weight, and its size is worth it."""
     if weight.device.type != "cpu" or weight.nbytes > PACKED_BYTES or not torch.backends.mkldnn.is_available():
         return False
-    if weight.dtype == torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return weight.dtype == torch.float32
+    return weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from .cache import BLOCK, Cache, Prefix
 from .family import Shape
 from .linear import Linear
+from .threads import fitting_threads
 from .weights import Layer, Weights
 
 ROWS = 8
@@ -55,6 +57,10 @@ class FastDecoder:
     def row_bytes(self, length: int) -> int:
         """Bytes of cache that a row of `length` positions takes."""
         return self.cache.row_bytes(length)
+
+    def threads(self, rows: int) -> AbstractContextManager[None]:
+        """One thread for a small model, else all."""
+        return fitting_threads(rows, self.weights.layers[0].gate_up.joined.weight)
 
     # Prompts
 

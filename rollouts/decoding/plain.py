@@ -11,6 +11,7 @@ import copy
 import inspect
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,10 @@ class PlainDecoder:
     def held(self) -> Iterator[tuple[str, Tensor]]:
         """What decodes, by the policy's names."""
         return self._model.named_parameters()
+
+    def threads(self, rows: int) -> AbstractContextManager[None]:
+        """All of them."""
+        return nullcontext()
 
     def row_bytes(self, length: int) -> int:
         """Bytes of cache that a row of `length` positions takes, as far as the configuration tells."""

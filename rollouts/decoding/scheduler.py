@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,6 +42,10 @@ class Decoder(Protocol):
 
     def row_bytes(self, length: int) -> int:
         """Bytes of cache that a row of `length` positions takes."""
+        ...
+
+    def threads(self, rows: int) -> AbstractContextManager[None]:
+        """The processor's threads that suit steps of `rows` rows."""
         ...
 
     def prefill(self, prompts: Sequence[np.ndarray]) -> list[Any]:
@@ -137,7 +142,7 @@ class Scheduler:
         """All jobs' samples, in their order."""
         holes: list[int] = []
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), self._decoder.threads(self._slots):
                 while self._waiting or self._active > len(holes):
                     holes = self._close(self._seat(holes))
                     if self._active:

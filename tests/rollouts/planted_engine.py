@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +42,8 @@ class Planted(Local):
 
 class PlantedEngine:
     """Looks for a fault after the work is done and before it is handed over."""
+
+    faults: Mapping[str, int] = {}
 
     def __init__(self, engine: Engine, folder: str, deaths: int) -> None:
         self._engine, self._folder, self._deaths, self._strayed = engine, folder, deaths, False

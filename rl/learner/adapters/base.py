@@ -31,8 +31,13 @@ class Adapter(Part):
         raise NotImplementedError
 
     def linears(self, modules: Sequence[nn.Module], x_TH: Tensor, dropout: Dropout | None) -> list[Tensor]:
-        """Each of several linear modules applied to the same input; overridden where one pass can serve them all."""
-        return [module(x_TH) for module in modules]
+        """Each of several linear modules applied to the same input; overridden where one pass can serve them all.
+
+        The input may be wider than the weights; results have its dtype.
+        """
+        from ..lora_linear import apply_plain
+
+        return [apply_plain(module, x_TH) for module in modules]
 
     def off(self, model: nn.Module) -> AbstractContextManager[Any] | None:
         """A context in which the model is its base (the reference policy); None where it cannot be had so."""
