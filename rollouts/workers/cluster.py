@@ -105,7 +105,8 @@ def _join(address: str) -> _Session:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"the Ray cluster at {address} cannot be joined ({reason}); start it (ray start --head), correct "
-            "RAY_ADDRESS, or unset it to work on this machine alone"
+            "RAY_ADDRESS (and set RAY_AUTH_MODE=token for a cluster that asks for a token, as ray start makes them), "
+            "or unset it to work on this machine alone"
         ) from None
     return _Session(None)
 
