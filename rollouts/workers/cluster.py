@@ -24,11 +24,13 @@ from pathlib import Path
 
 from ...parts import RunError, UserError
 
+log = logging.getLogger(__name__)
+
 MARK = "UNDERDOG_RAY"
 """Environment variable of all processes of a Ray of our own."""
 STORE_SHARE, STORE_LEAST, STORE_MOST = 0.25, 128 * 2**20, 8 * 2**30
 """Of the free memory, what published policies may take at once, in bytes; what does not fit goes to disk."""
-LEAVING_SECONDS = 20.0
+LEAVING_SECONDS = 60.0
 """For a Ray of our own to end."""
 KNOCKING_SECONDS = 10.0
 """For a cluster to answer at its address."""
@@ -166,7 +168,10 @@ def _leave(guard: subprocess.Popen[bytes] | None) -> None:
         ray.shutdown()
     finally:
         if guard is not None:
-            guard.communicate(timeout=LEAVING_SECONDS)
+            try:
+                guard.communicate(timeout=LEAVING_SECONDS)
+            except subprocess.TimeoutExpired:
+                log.warning("Ray takes longer than %g s to end; process %d sees to it", LEAVING_SECONDS, guard.pid)
 
 
 @contextlib.contextmanager

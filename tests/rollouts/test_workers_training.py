@@ -86,7 +86,7 @@ def trainings(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         running[name] = Running(out, process, [])
     try:
         for training in running.values():
-            _wait_for(lambda t=training: t.process.poll() is not None or len(_lines(t.out)) > 3, 180)
+            _wait_for(lambda t=training: t.process.poll() is not None or len(_lines(t.out)) > 3, 300)
             training.family = psutil.Process(training.process.pid).children(recursive=True)
         yield running
     finally:
