@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,11 +24,16 @@ from pathlib import Path
 
 from ...parts import RunError, UserError
 
+log = logging.getLogger(__name__)
+
 MARK = "UNDERDOG_RAY"
 """Environment variable of all processes of a Ray of our own."""
 STORE_SHARE, STORE_LEAST, STORE_MOST = 0.25, 128 * 2**20, 8 * 2**30
 """Of the free memory, what published policies may take at once, in bytes; what does not fit goes to disk."""
-LEAVING_SECONDS = 20.0
+LEAVING_SECONDS = 60.0
+"""For a Ray of our own to end."""
+KNOCKING_SECONDS = 10.0
+"""For a cluster to answer at its address."""
 
 
 @dataclass
@@ -95,14 +101,27 @@ def _join(address: str) -> _Session:
     from ray import exceptions
 
     try:
+        _knock(address)
         _init(address)
-    except (ConnectionError, RuntimeError, ValueError, exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, exceptions.RayError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"the Ray cluster at {address} cannot be joined ({reason}); start it (ray start --head), correct "
-            "RAY_ADDRESS, or unset it to work on this machine alone"
+            "RAY_ADDRESS (and set RAY_AUTH_MODE=token for a cluster that asks for a token, as ray start makes them), "
+            "or unset it to work on this machine alone"
         ) from None
     return _Session(None)
+
+
+def _knock(address: str) -> None:
+    """Ray itself waits for minutes where nobody answers at host:port.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCKING_SECONDS).close()
 
 
 def _start(logs: Path) -> _Session:
@@ -149,7 +168,10 @@ def _leave(guard: subprocess.Popen[bytes] | None) -> None:
         ray.shutdown()
     finally:
         if guard is not None:
-            guard.communicate(timeout=LEAVING_SECONDS)
+            try:
+                guard.communicate(timeout=LEAVING_SECONDS)
+            except subprocess.TimeoutExpired:
+                log.warning("Ray takes longer than %g s to end; process %d sees to it", LEAVING_SECONDS, guard.pid)
 
 
 @contextlib.contextmanager

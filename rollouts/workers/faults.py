@@ -10,6 +10,10 @@ Kind = Literal["worker_died", "worker_hung", "worker_out_of_memory", "worker_rub
 """Its process ended, gave no answer in time, ran out of memory, answered nonsense, or its engine raised an error."""
 
 
+MOST_SAID = 200
+"""Characters of what Ray says."""
+
+
 class FaultError(Exception):
     """A worker that cannot be relied on: of which `kind`, and the cause in words."""
 
@@ -42,7 +46,7 @@ def _death(error: Exception) -> str:
     """Ray's word on a death, without its general advice."""
     text = " ".join(str(error).split())
     detail = text.partition("Worker exit detail:")[2] or text or type(error).__name__
-    return f"its process ended ({detail.partition('Some common causes')[0].strip()})"
+    return f"its process ended ({detail.partition('Some common causes')[0].strip()[:MOST_SAID]})"
 
 
 def _first_line(error: object) -> str:

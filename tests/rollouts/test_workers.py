@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -218,6 +222,20 @@ def test_workers_that_this_machine_has_no_room_for_end_in_one_sentence(planted: 
     with pytest.raises(UserError, match=r"2 workers need 4096 CPUs of \d+ on this machine; lower rollouts.workers"):
         planted.open(2, cpus=2048)
     assert time.monotonic() - started < 5
+
+
+def test_a_cluster_that_is_not_there_ends_in_one_sentence(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # a port at which nobody listens
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        script = (
+            "import pathlib; from underdog.rollouts.workers import cluster; from underdog.parts import UserError\n"
+            "try: cluster.connect(pathlib.Path())\nexcept UserError as error: print(error)"
+        )
+        command, environment = [sys.executable, "-c", script], {**os.environ, "RAY_ADDRESS": address}
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith(f"the Ray cluster at {address} cannot be joined ("), done.stderr
+    assert done.stdout.endswith("or unset it to work on this machine alone\n")
 
 
 def test_closing_ends_a_call_in_another_thread(planted: Planted, learner: Learner) -> None:

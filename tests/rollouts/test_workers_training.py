@@ -23,6 +23,7 @@ pytest.importorskip("ray")
 
 PLANTED = Path(__file__).with_name("planted_engine.py")
 STEPS = 10
+OPTIONS: dict[str, Any] = {"rollouts.workers": 1, "eval.problems": 0, "eval.every": 0}
 
 
 @pytest.mark.slow
@@ -50,8 +51,7 @@ def _train(recipe: Path, out: Path, deaths: int) -> Path:
     faults = out.with_name(f"{out.name}-faults")
     faults.mkdir()
     engine = {"name": f"{PLANTED}:Planted", "folder": str(faults), "deaths": deaths}
-    options: dict[str, Any] = {"rollouts.engine": engine, "rollouts.workers": 2, "eval.every": 0, "eval.problems": 0}
-    train(recipe, out=str(out), steps=STEPS, **options)
+    train(recipe, out=str(out), steps=STEPS, **{**OPTIONS, "rollouts.engine": engine, "rollouts.workers": 2})
     return out
 
 
@@ -67,7 +67,6 @@ class Running:
     """A training in a process group of its own."""
 
     out: Path
-    command: list[str]
     process: subprocess.Popen[str]
     family: list[psutil.Process]
     """All processes that it started."""
@@ -79,15 +78,15 @@ def trainings(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     running: dict[str, Running] = {}
     for name in ("SIGINT", "SIGTERM", "SIGKILL"):
         out = tmp_path_factory.mktemp(name) / "run"
-        options = [f"out={out}", "rollouts.workers=1", "eval.problems=0", "eval.every=0"]
-        command = [sys.executable, "-m", "underdog.rl.cli", "train", str(tiny_recipe), *options]
+        options = [f"{key}={value}" for key, value in OPTIONS.items()]
+        command = [sys.executable, "-m", "underdog.rl.cli", "train", str(tiny_recipe), f"out={out}", *options]
         process = subprocess.Popen(
             [*command, "steps=100000"], stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=out.parent
         )
-        running[name] = Running(out, command, process, [])
+        running[name] = Running(out, process, [])
     try:
         for training in running.values():
-            _wait_for(lambda t=training: t.process.poll() is not None or len(_lines(t.out)) > 3, 180)
+            _wait_for(lambda t=training: t.process.poll() is not None or len(_lines(t.out)) > 3, 300)
             training.family = psutil.Process(training.process.pid).children(recursive=True)
         yield running
     finally:
@@ -98,7 +97,7 @@ def trainings(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGKILL", -signal.SIGKILL)])
 def test_however_a_training_ends_it_leaves_no_process_and_no_file_behind(
-    trainings: dict[str, Running], name: str, code: int
+    trainings: dict[str, Running], tiny_recipe: Path, name: str, code: int
 ) -> None:
     training = trainings[name]
     process, pid = training.process, training.process.pid
@@ -123,8 +122,7 @@ def test_however_a_training_ends_it_leaves_no_process_and_no_file_behind(
         assert "Traceback" not in errors
     if name == "SIGTERM":
         done = len(_lines(training.out))
-        resumed = subprocess.run([*training.command, f"steps={done + 1}", "--resume"], cwd=training.out.parent)
-        assert resumed.returncode == 0
+        train(tiny_recipe, resume=True, out=str(training.out), steps=done + 1, **OPTIONS)
         assert len(_lines(training.out)) == done + 1
 
 
