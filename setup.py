@@ -20,6 +20,6 @@ class WithoutSetup(build_py):
 
 setup(
     packages=["underdog", *(f"underdog.{name}" for name in find_namespace_packages(".", include=INSIDE))],
-    package_data={"": ["*.yaml", "*.json", "*.html", "*.js", "*.css"]},
+    package_data={"": ["*.yaml", "*.json", "*.html", "*.js", "*.css", "*.txt"]},
     cmdclass={"build_py": WithoutSetup},
 )

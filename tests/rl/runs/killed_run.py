@@ -43,9 +43,9 @@ def main() -> None:
 
         die_at(scheduler, "draw", visit)
     elif place == "update":
-        from underdog.rl.learner import learner
+        from underdog.rl.learner import scorer
 
-        die_at(learner, "token_logprobs", visit)
+        die_at(scorer, "token_logprobs", visit)
     elif place == "checkpoint":
         half_written(visit)
     elif place == "pruning":
