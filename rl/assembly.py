@@ -110,11 +110,11 @@ def assemble(run: Run, model: str) -> Parts:
     if not problems.train:
         raise UserError("this recipe holds problems to evaluate on and none to train on; measure with `underdog eval`")
     run.note_data(problems.counts, problems.template_hash)
+    verifier = config.verifier
+    _try_on_gold(run, verifier, problems)
     engine = Proven(open_engine(config, config.rollouts.engine, learner, model, run.folder))
     live = type(config.rollouts.engine).live
     eval_engine = engine if live else Proven(open_engine(config, config.eval.engine, learner, model, run.folder))
-    verifier = config.verifier
-    _try_on_gold(run, verifier, problems)
     collection = Collection(
         problems.train,
         engine,
