@@ -33,5 +33,6 @@ def test_samples_are_one_update_old_and_a_resume_changes_no_bit(tiny_recipe: Pat
 
 
 def test_an_engine_in_the_learners_process_cannot_work_ahead(tiny_recipe: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"rollouts.max_staleness": 1}
     with pytest.raises(UserError, match=r"rollouts\.workers=1"):
-        train(tiny_recipe, out=str(tmp_path / "run"), **{"rollouts.max_staleness": 1})
+        train(tiny_recipe, out=str(tmp_path / "run"), **options)
