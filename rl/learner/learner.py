@@ -248,7 +248,7 @@ class Learner:
                 own = np.split(logp_T.cpu().numpy().astype(np.float32), cuts)
                 results.update(zip(rows, own, strict=True) if members else ())
         everyones = self._ranks.collected(results)
-        return [everyones[row] for row in range(len(prompts))]
+        return [everyones.get(row, np.zeros(0, np.float32)) for row in range(len(prompts))]  # none of no tokens
 
     def _reference_model(self) -> tuple[Scorer, AbstractContextManager[Any]]:
         """The base as it was: the same model with the adapter off, or a frozen copy, loaded when first needed."""

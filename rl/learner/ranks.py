@@ -37,7 +37,8 @@ class Ranks:
         mesh = init_device_mesh(device, (self.world,))
         for layer in scorer.layers():
             fully_shard(layer, mesh=mesh)
-        fully_shard(scorer, mesh=mesh)
+        # Gathered anew at each pass: what a pass without gradients left gathered, a loaded state would not reach.
+        fully_shard(scorer, mesh=mesh, reshard_after_forward=True)
         for module in scorer.modules():
             if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(1.0)

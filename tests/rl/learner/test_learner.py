@@ -401,3 +401,14 @@ def test_token_logprobs_is_what_the_learner_reports(make):
         hidden = learner._model.get_base_model().model(input_ids=ids).last_hidden_state[0, len(row.prompt_ids) - 1 : -1]
         logp, _ = token_logprobs(hidden, learner._base.lm_head.weight, torch.from_numpy(row.tokens_T))
         torch.testing.assert_close(logp, teacher_forced(learner._model, row), rtol=1e-5, atol=1e-5)
+
+
+def test_an_empty_completion_has_no_log_probs_and_disturbs_no_other(make):
+    learner = make()
+    (group, *_) = make_groups(make_batch())
+    empty = dataclasses.replace(group.samples[1], tokens_T=np.zeros(0, np.int64))
+    samples = (group.samples[0], empty, *group.samples[2:])
+    wanted, found = learner.logps(list(group.samples)), learner.logps(list(samples))
+    assert len(found[1]) == 0
+    for i in (0, 2, 3):
+        np.testing.assert_allclose(found[i], wanted[i], atol=1e-6)

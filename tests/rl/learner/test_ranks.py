@@ -78,6 +78,15 @@ def batch_of(seed: int = 0, rows: int = 9, **options: Any) -> Batch:
     return Batch(tuple(made), **options)
 
 
+def group_of(batch: Batch) -> Group:
+    """The batch's rows as one problem's samples."""
+    samples = tuple(
+        Sample("p", i, Version(1, ""), 0, r.prompt_ids, r.tokens_T, r.engine_logp_T, "", "eos")
+        for i, r in enumerate(batch.rows)
+    )
+    return Group(Problem("p", "?"), samples, tuple(Verdict("right") for _ in samples))
+
+
 def moments(learner: Any) -> dict[str, torch.Tensor]:
     """The optimizer's first moments: after one step 0.1 times the gradients, summed over all micro-batches."""
     tensors = learner.state_dict()["tensors"]
@@ -89,6 +98,21 @@ def test_micro_batches_are_dealt_out_once_each_and_every_rank_passes_as_often() 
         dealt = [Ranks(rank, world).deal(list("abcde")) for rank in range(world)]
         assert len({len(own) for own in dealt}) == 1
         assert sorted((n, x) for own in dealt for n, x in own if x is not None) == list(enumerate("abcde"))
+
+
+def test_a_loaded_state_reaches_every_parameter_after_a_pass_without_gradients(pairs: Any) -> None:
+    one, two = pairs("full")
+    for learner in (one, two):
+        learner.update(batch_of(), reinforce, 1)
+    trained = copy.deepcopy(one.state_dict())
+    _, two = pairs("full")  # as when new
+    group = group_of(batch_of(5))
+    two.annotate([group], frozenset(["logp"]))
+    two.load_state_dict(trained)
+    one.load_state_dict(trained)
+    alone, shared = (learner.annotate([group], frozenset(["logp"]))[0].annotations["logp"] for learner in (one, two))
+    for a, b in zip(alone, shared, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
@@ -136,11 +160,7 @@ def test_annotations_are_those_of_one(pairs: Any) -> None:
     one, two = pairs("lora")
     for learner in (one, two):
         learner.update(batch_of(), reinforce, 1)
-    samples = tuple(
-        Sample("p", i, Version(1, ""), 0, r.prompt_ids, r.tokens_T, r.engine_logp_T, "", "eos")
-        for i, r in enumerate(batch_of(5).rows)
-    )
-    groups = [Group(Problem("p", "?"), samples, tuple(Verdict("right") for _ in samples))]
+    groups = [group_of(batch_of(5))]
     for name in ("logp", "ref_logp"):
         alone, shared = (learner.annotate(groups, frozenset([name]))[0].annotations[name] for learner in (one, two))
         for a, b in zip(alone, shared, strict=True):
