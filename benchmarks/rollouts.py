@@ -157,8 +157,12 @@ def main() -> None:
     parser.add_argument("--no-vllm", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    scratch = Path(tempfile.mkdtemp(prefix="underdog-rollouts-"))
-    (scratch / "logs").mkdir()
+    with tempfile.TemporaryDirectory(prefix="underdog-rollouts-") as scratch:
+        run(Path(scratch), options)
+
+
+def run(scratch: Path, options: Any) -> None:
+    """All engines, on one policy."""
     model = without_end(find_model(options.model), scratch / "model")
     learner = policy_of(model, options.dtype)
     surroundings = Surroundings(learner.tokenizer, "cpu", scratch, str(model), options.dtype)

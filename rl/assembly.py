@@ -50,10 +50,10 @@ class Parts:
         return {"learner": self.learner, "algorithm": self.algorithm, "collection": self.collection}
 
     def close(self) -> None:
-        """Stop what runs in the background, engines and worker processes."""
-        self.collection.close()
+        """Stop engines, what waits for them in the background, and worker processes."""
         for engine in {id(e): e for e in (self.engine, self.eval_engine)}.values():
             engine.close()
+        self.collection.close()
         self.verifier.close()
         self.learner.close()
 

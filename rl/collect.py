@@ -35,6 +35,8 @@ class Harvest:
     version: Version
     groups: list[Group]
     draws: int
+    epoch: float
+    """Passes over the problems once they were drawn; the cursor itself may be a step ahead."""
     freshness: dict[str, float] | None = None
     """What the learner's own log-probs said of them, once it was asked."""
 
@@ -81,9 +83,11 @@ class Collection:
         Raises:
             RunError: not one sample could be graded, or the samples are not those of the policy.
         """
-        with self.clock("wait"):
-            harvest = self._ahead.result() if self._ahead is not None else None
-        harvest = harvest or self._gather(step, version, until)
+        if self._ahead is None:
+            harvest = self._gather(step, version, until)
+        else:
+            with self.clock("wait"):
+                harvest = self._ahead.result()
         if self._background is not None:
             self._ahead = self._background.submit(self._gather, step + 1, version, until)
         harvest = self._agreeing(harvest)
@@ -102,12 +106,12 @@ class Collection:
         if self._ahead is None:
             return {"cursor": self.cursor}
         done = self._agreeing(self._ahead.result())
-        self._ahead = Future()
-        self._ahead.set_result(done)
+        self._ahead = _done(done)
         ahead = {
             "step": done.step,
             "version": [done.version.number, done.version.digest],
             "draws": done.draws,
+            "epoch": done.epoch,
             "freshness": done.freshness,
             "rows": sample_rows(done.step, done.groups),
         }
@@ -119,12 +123,11 @@ class Collection:
         if (ahead := state.get("ahead")) is not None:
             problems = {prompt.problem.id: prompt.problem for prompt in self.prompts}
             groups = groups_of(ahead["rows"], problems)
-            done = Harvest(ahead["step"], Version(*ahead["version"]), groups, ahead["draws"], ahead["freshness"])
-            self._ahead = Future()
-            self._ahead.set_result(done)
+            version, counted = Version(*ahead["version"]), (ahead["draws"], ahead["epoch"], ahead["freshness"])
+            self._ahead = _done(Harvest(ahead["step"], version, groups, *counted))
 
     def close(self) -> None:
-        """Wait for what is under way, and let it go."""
+        """Let go of what is ahead; close its engine first, which ends what is under way."""
         if self._background is not None:
             self._background.shutdown(wait=True, cancel_futures=True)
 
@@ -145,7 +148,7 @@ class Collection:
                 f"the engine served version {wrong[0].version.number} where version {version.number} was published: "
                 "these rollouts are not the policy being trained"
             )
-        return Harvest(step, version, groups, draws)
+        return Harvest(step, version, groups, draws, self.cursor / len(self.prompts))
 
     def _agreeing(self, harvest: Harvest) -> Harvest:
         """Check, once, that engine and learner give the same log-probs (an engine that is not live sampled nothing)."""
@@ -163,7 +166,7 @@ class Collection:
         self._faults = dict(self.engine.faults)
         return {
             "draws": harvest.draws,
-            "epoch": self.cursor / len(self.prompts),
+            "epoch": harvest.epoch,
             "rollouts/stale_fraction": float(stale.mean()),
             "rollouts/staleness": float(ages.mean()),
             **{f"faults/{kind}": float(number) for kind, number in faults.items() if number},
@@ -188,6 +191,13 @@ class Collection:
         indices = range(first, first + self.group)
         seeds = tuple(derive_seed(self.seed, step, prompt.problem.id, index) for index in indices)
         return Request(prompt.problem, prompt.ids, seeds, self.sampling)
+
+
+def _done(harvest: Harvest) -> Future[Harvest]:
+    """As if it had just been gathered ahead."""
+    future: Future[Harvest] = Future()
+    future.set_result(harvest)
+    return future
 
 
 def tallies(groups: Sequence[Group]) -> dict[str, float]:

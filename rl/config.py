@@ -53,7 +53,7 @@ class Rollouts(Options):
     """How samples are drawn."""
 
     engine: Annotated[Any, Choice("engine")] = Field(default="local", validate_default=True)
-    """What decodes: local (in the learner's process), gold (the data's solutions), replay (another run's samples)."""
+    """What decodes: local, vllm (in workers), gold (the data's own solutions), replay (another run's samples)."""
     workers: int | None = Field(default=None, ge=1)
     """Ray actors that each hold an engine; None is none of their own, or one for an engine that must have it (vllm)."""
     resources: Resources = Resources()

@@ -13,6 +13,7 @@ from ..parts import RunError, UserError
 from ..records import Problem
 from .assembly import build_learner, load_problems, open_engine
 from .config import read_recipe, recipe_names, resolve
+from .freshness import Proven
 from .made import find_model
 from .runs.evaluation import Tally, change, to_json
 from .runs.evaluator import Evaluator
@@ -47,7 +48,7 @@ def measure(target: str, overrides: dict[str, Any] | None = None, checkpoint: st
         raise UserError("no problem is held out to evaluate on; raise data.held_out and eval.problems")
     part = config.rollouts.engine if type(config.rollouts.engine).live else config.eval.engine
     scratch = tempfile.TemporaryDirectory(prefix="underdog-")
-    engine = open_engine(config, part, learner, model, folder if is_run else Path(scratch.name))
+    engine = Proven(open_engine(config, part, learner, model, folder if is_run else Path(scratch.name)))
     surroundings = config.verifier.surroundings()
     evaluator = Evaluator(engine, config.verifier, problems.held_out, config.eval_sampling(), config.seed)
 

@@ -14,10 +14,19 @@ def plan(config: Config, recipe: str) -> str:
         f"would run recipe {recipe} into {config.out or f'runs/{recipe}-<next free number>'}",
         f"model {config.model}, adapter {name_of(config.learner.adapter)}, problems from {name_of(config.data)}",
         f"{config.steps} steps of {r.problems} problems x {r.group} samples = {samples} samples a step by engine "
-        f"{name_of(r.engine)}, at most {r.max_tokens} tokens each",
+        f"{name_of(r.engine)} {_where(config)}, at most {r.max_tokens} tokens each",
         f"rewards {', '.join(f'{n} x {w.weight:g}' for n, w in config.rewards.items())}, judged by "
         f"{name_of(config.verifier)}, shaping {name_of(config.shaping)}, algorithm {name_of(config.algorithm)}",
         f"evaluation on {e.problems} held-out problems x {e.n} samples before and after"
         + (f", smaller every {e.every} steps" if e.every else ""),
     ]
     return "\n".join(lines)
+
+
+def _where(config: Config) -> str:
+    """In which processes samples are drawn and learned from."""
+    r = config.rollouts
+    workers = r.workers or (1 if type(r.engine).apart else 0)
+    words = f"in {workers} worker{'s' * (workers > 1)} of its own" if workers else "in the learner's process"
+    words += ", one update ahead" if r.max_staleness else ""
+    return words + (f", learned by {config.learner.ranks} ranks" if config.learner.ranks > 1 else "")

@@ -44,6 +44,10 @@ class Receipt:
     """The engine's own id of the version's adapter; no two versions share one. None where weights are merged."""
 
 
+NO_FAULTS: Mapping[str, int] = MappingProxyType({})
+"""Of an engine in the caller's own process: what goes wrong there is an error."""
+
+
 class Engine(Protocol):
     """Samples from the policy that was published last. A request never changes version."""
 
@@ -72,7 +76,7 @@ class Engine(Protocol):
 class DecodesNothing:
     """What engines share that draw nothing from the policy: of what is published they keep the version only."""
 
-    faults: Mapping[str, int] = MappingProxyType({})
+    faults = NO_FAULTS
 
     def __init__(self) -> None:
         self.version: Version | None = None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from pydantic import Field
 
 from ..parts import RunError
 from ..records import Policy, Request, Sample, Sampling, Version
-from .base import EnginePart, Receipt, Surroundings
+from .base import NO_FAULTS, EnginePart, Receipt, Surroundings
 from .requests import check_request
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class Local(EnginePart):
 class LocalEngine:
     """Samples from its copy of the policy; `stats` counts what it has computed."""
 
-    faults: Mapping[str, int] = MappingProxyType({})
+    faults = NO_FAULTS
 
     def __init__(self, slots: int | None, surroundings: Surroundings) -> None:
         from .decoding.scheduler import Stats

@@ -31,6 +31,7 @@ def doctor() -> None:
     from ...rollouts.vllm.vllm import HOW as HOW_VLLM
     from ...verifiers.lean.lean import Lean
 
+    how = {**HOW, "vllm": HOW_VLLM}
     system = f"{platform.system()} {platform.machine()}"
     typer.echo(f"underdog  {_version('underdog-rl') or 'not installed, used from its folder'}")
     typer.echo(f"python    {platform.python_version()} on {system}, {os.cpu_count()} cores")
@@ -47,7 +48,7 @@ def doctor() -> None:
     typer.echo("          not yet run on a real toolchain: the REPL pool, kernel replay, lean-dojo")
     typer.echo(f"disk      {shutil.disk_usage(os.getcwd()).free / 2**30:.1f} GiB free here")
     for extra in missing:
-        typer.echo(f"to get {extra}: {HOW_VLLM if extra == 'vllm' else HOW[extra]}")
+        typer.echo(f"to get {extra}: {how[extra]}")
 
 
 def _version(package: str) -> str | None:

@@ -18,14 +18,14 @@ import numpy as np
 from ...parts import RunError, UserError
 from ...records import Batch, Group, Policy, Sample
 from ...rollouts.workers import cluster
+from ...rollouts.workers.faults import fault_of
+from ...rollouts.workers.options import Resources
+from ...rollouts.workers.placement import demand
 from .learner import ANNOTATIONS, Learner, Loss
-
-CPUS = 0.5
-"""Cores that Ray reserves for a rank."""
 
 
 class LearnerGroup:
-    """A `Learner` whose work `options.ranks` processes do, on a GPU each where the cluster has enough."""
+    """A `Learner` whose work `options.ranks` processes do, on a GPU each where the cluster has any."""
 
     def __init__(self, model: str, options: Any, logs: Path, **settings: Any) -> None:
         """Start the ranks; `settings` are the other arguments of `Learner`.
@@ -37,17 +37,24 @@ class LearnerGroup:
         import ray
 
         self._mirror = Learner(model, options, **{**settings, "device": "cpu"})
-        cluster.connect(logs)
-        have = ray.cluster_resources()
-        gpus = 1 if have.get("GPU", 0) >= options.ranks else 0
-        if have.get("CPU", 0) < CPUS * options.ranks:
-            cluster.disconnect()
-            raise UserError(f"learner.ranks={options.ranks} needs {CPUS * options.ranks:g} cores; lower it")
+        self._ranks: list[Any] = []
         quiet = {key: value for key, value in settings.items() if key != "log"}
-        actor = ray.remote(Rank).options(num_cpus=CPUS, num_gpus=gpus, max_restarts=0)
-        self._ranks: list[Any] = [actor.remote(rank, options.ranks) for rank in range(options.ranks)]
-        address = self._ask("address")[0]
-        self._ask("start", address, model, options, quiet)
+        cluster.connect(logs)
+        try:
+            one, have = demand(Resources()), ray.cluster_resources()
+            for kind, number in one.items():
+                if number * options.ranks > have.get(kind, 0):
+                    raise UserError(
+                        f"learner.ranks={options.ranks} needs {number * options.ranks:g} {kind}s of "
+                        f"{have.get(kind, 0):g}; lower it"
+                    )
+            actor = ray.remote(Rank).options(num_cpus=one["CPU"], num_gpus=one.get("GPU", 0), max_restarts=0)
+            self._ranks = [actor.remote(rank, options.ranks) for rank in range(options.ranks)]
+            address = self._ask("address")[0]
+            self._ask("start", address, model, options, quiet)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def policy(self) -> Policy:
@@ -134,13 +141,10 @@ class LearnerGroup:
                 done, waiting = ray.wait(waiting)
                 ray.get(done)
             return ray.get(answers)
-        except exceptions.RayTaskError as error:
-            cause = error.cause
-            raise (cause if isinstance(cause, UserError | RunError) else error) from None
-        except exceptions.RayActorError as error:
-            first = str(error).strip().partition("\n")[0]
+        except exceptions.RayError as error:
             raise RunError(
-                f"a rank of the learner died ({first}); the same command with --resume goes on from the last checkpoint"
+                f"a rank of the learner was lost: {fault_of(error)}; the same command with --resume goes on from the "
+                "last checkpoint"
             ) from None
 
 

@@ -16,7 +16,7 @@ class Span(NamedTuple):
 
     stage: str
     lane: str
-    """`main`, or `ahead` for what a thread in the background does meanwhile."""
+    """`main`, or `ahead` for what another thread than the clock's maker does meanwhile."""
     start: float
     end: float
 
@@ -26,6 +26,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.made = self.started = time.perf_counter()
+        self._home = threading.current_thread()
         self._spans: list[Span] = []
         self._lock = threading.Lock()
 
@@ -36,7 +37,7 @@ class Clock:
         try:
             yield
         finally:
-            lane = "main" if threading.current_thread() is threading.main_thread() else "ahead"
+            lane = "main" if threading.current_thread() is self._home else "ahead"
             with self._lock:
                 self._spans.append(Span(stage, lane, start, time.perf_counter() - self.made))
 

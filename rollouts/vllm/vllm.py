@@ -11,7 +11,6 @@ import importlib.util
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -19,7 +18,7 @@ from pydantic import Field
 
 from ...parts import RunError, UserError
 from ...records import Policy, Request, Sample, Sampling, Served, Stop, Version
-from ..base import EnginePart, Receipt, Surroundings
+from ..base import NO_FAULTS, EnginePart, Receipt, Surroundings
 from ..requests import check_request
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class Vllm(EnginePart):
 class VllmEngine:
     """One vLLM in this process."""
 
-    faults: Mapping[str, int] = MappingProxyType({})
+    faults = NO_FAULTS
 
     def __init__(self, part: Vllm, surroundings: Surroundings) -> None:
         self._part, self._surroundings = part, surroundings

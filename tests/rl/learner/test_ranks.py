@@ -172,5 +172,5 @@ def test_a_rank_that_dies_ends_the_run_with_one_sentence(pairs: Any) -> None:
     ranks = [p for p in psutil.process_iter(["cmdline"]) if "ray::Rank" in " ".join(p.info["cmdline"] or ())]
     for rank in ranks[::2]:  # one of each pair
         os.kill(rank.pid, signal.SIGKILL)
-    with pytest.raises(RunError, match=r"a rank of the learner died .*--resume"):
+    with pytest.raises(RunError, match=r"a rank of the learner was lost: its process ended .*--resume"):
         two.update(batch_of(), reinforce, 1)
