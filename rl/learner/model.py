@@ -51,6 +51,7 @@ def load_base(name: str, *, seed: int, dtype: torch.dtype, device: str, extra: d
     base = _from_shape(shape, seed) if name.startswith("shape:") else _from_pretrained(name, dtype, extra or {})
     if not extra:
         base.model.to(device=device, dtype=dtype)
+        base.model.config.dtype = dtype  # engines read it there, and a model made from a shape has none
     if base.model.config.model_type == "gemma2":
         # transformers' default attention leaves out Gemma 2's soft cap, with which it was trained.
         base.model.set_attn_implementation("eager")
