@@ -191,18 +191,19 @@ def _lines(
         colour, dash = PALETTE[i % len(PALETTE)], "solid" if i < 4 else "dash"
         if spread and len(spread[0]) == len(x):
             around = list(zip(y, spread[1], strict=True))
-            traces.append(_band(x, [v - s for v, s in around], [v + s for v, s in around], colour))
+            traces.append(band_trace(x, [v - s for v, s in around], [v + s for v, s in around], colour))
             notes.append(f"Band: plus and minus {family.spread}.")
-        traces += _line(name, x, y, colour, dash, smooth)
+        traces += line_traces(name, x, y, colour, dash, smooth)
     if smooth:
         notes.append("Faint: every step; bold: moving mean.")
     percent = family.percent or family.style == "share"
     return make_chart(title, traces, keys, note=" ".join(notes).strip(), y=family.unit, percent=percent)
 
 
-def _line(
+def line_traces(
     name: str, x: Sequence[float], y: Sequence[float], colour: str, dash: str, smooth: bool = False
 ) -> list[dict[str, Any]]:
+    """A line, or every point faintly and their moving mean over it."""
     common = {"type": "scatter", "x": list(x), "name": plain(name), "legendgroup": plain(name)}
     if not smooth:
         line = {"color": colour, "dash": dash, "width": 2}
@@ -222,7 +223,8 @@ def _moving_mean(y: Sequence[float]) -> list[float]:
     return [fmean(y[max(0, i - half) : i + half + 1]) for i in range(len(y))]
 
 
-def _band(x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str) -> dict[str, Any]:
+def band_trace(x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str) -> dict[str, Any]:
+    """The area between two lines."""
     return {
         "type": "scatter",
         "x": [*x, *reversed(x)],
@@ -301,7 +303,7 @@ def _pass_traces(
     traces = []
     ends = [(p.n, p.low, p.high) for p in passes if p.low is not None and p.high is not None]
     if ends and band:
-        traces.append(_band([n for n, _, _ in ends], [lo for _, lo, _ in ends], [hi for _, _, hi in ends], colour))
+        traces.append(band_trace([n for n, _, _ in ends], [lo for _, lo, _ in ends], [hi for _, _, hi in ends], colour))
     if passes:
         line = {"color": colour, "width": 2.25, "dash": dash}
         x, y = [p.n for p in passes], [p.mean for p in passes]
@@ -363,8 +365,8 @@ def _evaluation_chart(
         if len(ends) > 1:
             banded = True
             steps, low, high = zip(*ends, strict=True)
-            traces.append(_band(steps, low, high, colour))
-        traces += _line(name, x, y, colour, "solid" if i < 4 else "dash")
+            traces.append(band_trace(steps, low, high, colour))
+        traces += line_traces(name, x, y, colour, "solid" if i < 4 else "dash")
     note = "Step 0 is the base before training, which may have been measured with more samples." + (
         " Bands: 95 % intervals." if banded else ""
     )
@@ -382,6 +384,7 @@ def make_chart(
     percent: bool = False,
     stacked: bool = False,
 ) -> Chart:
+    """A chart of plotly traces in the page's style; `percent` writes the values of the y axis as %."""
     import plotly.graph_objects as go
 
     for trace in traces:

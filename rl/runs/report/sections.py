@@ -6,28 +6,15 @@ as text.
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..reading import PassAt, Run, is_number
-from .charts import Chart, Family, evaluation_charts, family_charts, pass_curves, short
+from .charts import Family, evaluation_charts, family_charts, pass_curves, short
+from .page import Section, h, table_html
 from .timeline import timeline_chart
 from .workers import workers_note
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading, HTML of our own making, and charts. `folded` charts are drawn when the reader opens them."""
-
-    id: str
-    title: str
-    body: str = ""
-    charts: tuple[Chart, ...] = ()
-    folded: bool = False
-
 
 REWARD = (
     Family(
@@ -98,11 +85,6 @@ FAULTS = (
 )
 
 
-def h(text: object) -> str:
-    """`text` escaped for HTML, in an element or a quoted attribute."""
-    return html.escape(str(text), quote=True)
-
-
 def build_sections(runs: Sequence[Run]) -> list[Section]:
     """All sections that these runs have something for, and one with every metric that none of them showed."""
     sections = [section for make in SECTIONS if (section := make(runs)) is not None]
@@ -130,7 +112,7 @@ def differences(runs: Sequence[Run]) -> Section | None:
         return Section("differences", "Where the recipes differ", "<p>Nowhere: the configurations are equal.</p>")
     rows = [[h(key), *(f"<code>{h(one.get(key, '—'))}</code>" for one in flat)] for key in differing]
     head = ["key", *(h(run.name) for run in runs)]
-    return Section("differences", "Where the recipes differ", _table(head, rows))
+    return Section("differences", "Where the recipes differ", table_html(head, rows))
 
 
 def problems(runs: Sequence[Run]) -> Section | None:
@@ -139,7 +121,7 @@ def problems(runs: Sequence[Run]) -> Section | None:
     if not keys:
         return None
     rows = [[h(key), *(h(run.data.get(key, "—")) for run in runs)] for key in keys]
-    return Section("problems", "Problems", _table(["", *(h(run.name) for run in runs)], rows))
+    return Section("problems", "Problems", table_html(["", *(h(run.name) for run in runs)], rows))
 
 
 def evaluation(runs: Sequence[Run]) -> Section | None:
@@ -202,7 +184,7 @@ def overview(runs: Sequence[Run]) -> str:
         body = f'{_tiles(runs[0])}<dl class="facts">{cells}</dl>'
     else:
         rows = [[h(label), *(fact.get(label, "—") for fact in facts)] for label in labels]
-        body = _table(["", *(h(run.name) for run in runs)], rows)
+        body = table_html(["", *(h(run.name) for run in runs)], rows)
     notes = [(run.name, note) for run in runs for note in run.notes]
     items = "".join(f"<li>{h(name) + ': ' if len(runs) > 1 else ''}{h(note)}</li>" for name, note in notes)
     return body + (f'<ul class="notes" aria-label="What could not be read">{items}</ul>' if items else "")
@@ -313,7 +295,7 @@ def _closing(run: Run) -> str:
     """A row for each N; empty without any evaluation."""
     cells = _closing_cells(run)
     rows = [[f"pass@{n}", *cells[n]] for n in sorted(cells)]
-    table = _table(["", "base", "trained", "paired change"], rows)
+    table = table_html(["", "base", "trained", "paired change"], rows)
     return f'{table}<p class="note">{h(_measured(run))}</p>' if rows else ""
 
 
@@ -326,7 +308,7 @@ def _closing_side_by_side(runs: Sequence[Run]) -> str:
         for i, word in enumerate(("base", "trained", "paired change"))
     ]
     measured = ["measured on", *(h(_measured(run)) for run in runs)]
-    return _table(["", *(h(run.name) for run in runs)], [*rows, measured]) if rows else ""
+    return table_html(["", *(h(run.name) for run in runs)], [*rows, measured]) if rows else ""
 
 
 def _closing_cells(run: Run) -> dict[int, list[str]]:
@@ -357,12 +339,3 @@ def _rest(runs: Sequence[Run], shown: frozenset[str]) -> Section | None:
     left = sorted({key for run in runs for key in run.keys} - shown)
     charts = [chart for key in left for chart in family_charts(runs, Family(key, re.escape(key)))]
     return Section("other", "Every other metric", charts=tuple(charts), folded=True) if charts else None
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of cells that are HTML already; the first cell of a row is its heading."""
-    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
-    )
-    return f'<div class="scroll" tabindex="0"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'

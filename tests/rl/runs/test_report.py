@@ -16,7 +16,8 @@ from rich.console import Console
 
 from underdog.parts import RunError, UserError
 from underdog.rl.runs.reading import read_run, read_runs
-from underdog.rl.runs.report.build import _json, write_report
+from underdog.rl.runs.report.build import write_report
+from underdog.rl.runs.report.page import _json
 from underdog.rl.runs.report.samples import CHARACTERS, choose
 from underdog.rl.runs.report.sections import build_sections, duration
 from underdog.rl.runs.report.terminal import closing_table
