@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from ..parts import UserError
 from .config import read_recipe, resolve
+
+if TYPE_CHECKING:
+    from .updates.maps import UpdateMap
+    from .updates.overlap import Overlaps
 
 
 def train(recipe: str | PathLike[str], *, resume: bool = False, **overrides: Any) -> dict[str, Any]:
@@ -65,7 +70,6 @@ def export(
     Raises:
         UserError: `out` exists, or there is no such run or checkpoint.
     """
-    from ..parts import UserError
     from .export import export_adapter, export_merged
     from .runs.files import replacing
 
@@ -75,3 +79,55 @@ def export(
     with replacing(folder) as temporary:
         (export_merged if form == "merged" else export_adapter)(Path(run), temporary, checkpoint)
     return folder
+
+
+def analyze(
+    base: str | PathLike[str],
+    tuned: str | PathLike[str] | None = None,
+    *,
+    spectra: int = 32,
+    out: str | PathLike[str] | None = None,
+) -> UpdateMap:
+    """The update map from `base` to `tuned`: which parameters changed, by tensor; `.frame()` is a data frame.
+
+    Each is a model folder or hub id, a PEFT adapter's folder, or a run (`RUN`, `RUN@STEP`, `RUN@best`, `RUN@0`);
+    without `tuned`, `base` is a run, compared with the model that it began with. Ranks and singular values are computed
+    for the `spectra` largest matrices; `out` is a folder for updates.json, updates.parquet and updates.html.
+
+    Raises:
+        UserError: one of them cannot be had, or they have nothing in common.
+    """
+    from .updates.maps import compare
+    from .updates.output import write
+    from .updates.sources import open_pair
+
+    update = compare(*open_pair(str(base), None if tuned is None else str(tuned)), spectra=spectra)
+    if out is not None:
+        write(update, Path(out))
+    return update
+
+
+def overlap(
+    *tuned: str | PathLike[str],
+    base: str | PathLike[str] | None = None,
+    tolerance: float = 0.0,
+    out: str | PathLike[str] | None = None,
+) -> Overlaps:
+    """Overlap of the sets of weights that two or more runs or models changed, beside what chance would give.
+
+    `base` is where all of them began; runs know their own. `out` is a folder for overlap.json and overlap.parquet.
+
+    Raises:
+        UserError: fewer than two are named, or one of them cannot be had.
+    """
+    from .updates.output import write_overlaps
+    from .updates.overlap import overlaps
+    from .updates.sources import open_pair
+
+    if len(tuned) < 2:
+        raise UserError("name at least two runs or models whose updates are to be compared")
+    sides = [open_pair(str(one), None) if base is None else open_pair(str(base), str(one)) for one in tuned]
+    found = overlaps(sides, tolerance)
+    if out is not None:
+        write_overlaps(found, Path(out))
+    return found

@@ -22,6 +22,7 @@ from .learner.model import pick_dtype, save_shape
 from .runs.evaluator import Evaluator
 from .runs.folder import Run
 from .sampling import Prompt
+from .updates.tracker import Tracker
 
 if TYPE_CHECKING:
     from .learner.group import LearnerGroup
@@ -42,6 +43,7 @@ class Parts:
     rewards: dict[str, Any]
     collection: Collection
     evaluator: Evaluator
+    tracker: Tracker
     held_out: list[Prompt]
 
     @property
@@ -132,8 +134,18 @@ def assemble(run: Run, model: str) -> Parts:
     )
     evaluator = Evaluator(eval_engine, verifier, problems.held_out, config.eval_sampling(), config.seed)
     rewards = {name: (weighted.weight, weighted.part) for name, weighted in config.rewards.items()}
+    tracker = Tracker(learner, config.tracking.every, run.clock)
     return Parts(
-        learner, engine, eval_engine, verifier, config.algorithm, rewards, collection, evaluator, problems.held_out
+        learner,
+        engine,
+        eval_engine,
+        verifier,
+        config.algorithm,
+        rewards,
+        collection,
+        evaluator,
+        tracker,
+        problems.held_out,
     )
 
 

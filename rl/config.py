@@ -98,6 +98,14 @@ class Checkpoints(Options):
     """Newest checkpoints to keep; the best is kept besides."""
 
 
+class Tracking(Options):
+    """How the run watches which parameters change."""
+
+    every: int = Field(default=10, ge=0)
+    """Steps between counts of changed weights, against the run's model; at checkpoints there is a whole map, too. 0 is
+    none of both."""
+
+
 class Evaluation(Options):
     """How the policy is measured on held-out problems: before, after and (smaller) while training."""
 
@@ -150,6 +158,7 @@ class Config(Options):
     learner: LearnerOptions = LearnerOptions()
     checkpoint: Checkpoints = Checkpoints()
     eval: Evaluation = Evaluation()
+    tracking: Tracking = Tracking()
     trackers: list[TrackerName] = Field(default_factory=list)
     """Where metrics go besides metrics.jsonl."""
 

@@ -38,7 +38,7 @@ def train(config: Config, *, recipe: str = "run", model: str | None = None, resu
     with open_run(config, recipe, resume=resume) as run:
         parts = assemble(run, model or config.model)
         try:
-            run.restore(parts.states)
+            run.restore(parts.states, parts.tracker)
             return learn(run, parts)
         finally:
             parts.close()
@@ -47,6 +47,7 @@ def train(config: Config, *, recipe: str = "run", model: str | None = None, resu
 def learn(run: Run, parts: Parts) -> dict[str, Any]:
     """The loop, between an evaluation of the policy as it starts and one of the policy as it ends."""
     engine, learner, algorithm, collection = parts.engine, parts.learner, parts.algorithm, parts.collection
+    tracker = parts.tracker
     clock, idle = run.clock, 0
     base = evaluate(run, parts, "base")
     run.start()
@@ -58,12 +59,13 @@ def learn(run: Run, parts: Parts) -> dict[str, Any]:
             groups = learner.annotate(groups, algorithm.needs | run.config.shaping.needs)
         groups = scoring.score(groups, parts.rewards, run.config.shaping)
         batch = algorithm.advantages(groups)
+        tracker.before(step)
         with clock("update"):
             stats = learner.update(batch, algorithm.loss, step) if batch.rows else {"updates/empty": 1.0}
         idle = watch(run, groups, batch, idle)
-        stats = {**collection.stats, **scoring.metrics(groups), **batch.stats, **stats}
+        stats = {**collection.stats, **scoring.metrics(groups), **batch.stats, **stats, **tracker.after(step)}
         stats |= evaluate_online(run, parts, step)
-        run.record(step, version, groups, stats, parts.states)
+        run.record(step, version, groups, stats, parts.states, tracker)
     return run.finish(base, evaluate(run, parts, "final"))
 
 

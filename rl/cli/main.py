@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import doctor, evaluate, export, recipes, report, train, verify
+from . import analyze, doctor, evaluate, export, recipes, report, train, verify
 from .errors import told
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command("train")(told(train.train))
 app.command("eval")(told(evaluate.evaluate))
 app.command("verify")(told(verify.verify))
+app.add_typer(analyze.app, name="analyze")
 app.command("report")(told(report.report))
 app.command("export")(told(export.export))
 app.command("recipes")(told(recipes.recipes))

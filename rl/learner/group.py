@@ -107,6 +107,10 @@ class LearnerGroup:
         self._ask("load", state)
         self._mirror.load_state_dict(state)
 
+    def masters(self) -> dict[str, Any]:
+        """None: the ranks keep them to themselves."""
+        return {}
+
     def save_adapter(self, folder: Path) -> str:
         """As `Learner.save_adapter`."""
         return self._mirror.save_adapter(folder)

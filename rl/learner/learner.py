@@ -189,6 +189,10 @@ class Learner:
         """The trained tensors, whole and on the CPU, in the order of the model's parameters."""
         return [full(p.detach()).cpu() for _, p in self._trained]
 
+    def masters(self) -> dict[str, Tensor]:
+        """Float32 masters of trained weights that are narrower, by the weights' names; none where none are."""
+        return {name: full(master) for name, master in self._masters.wide().items()}
+
     def take(self, tensors: Sequence[Tensor]) -> None:
         """Become what another learner's update made of the trained tensors."""
         for (_, parameter), tensor in zip(self._trained, tensors, strict=True):

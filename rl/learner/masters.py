@@ -24,6 +24,10 @@ class Masters:
             self._pairs.append((parameter, master))
             parameter.register_post_accumulate_grad_hook(lambda p, master=master: _move_grad(p, master))  # type: ignore
 
+    def wide(self) -> dict[str, Tensor]:
+        """The masters by the names of the weights that they stand for."""
+        return {name: master.detach() for name, master in self.named if any(master is m for _, m in self._pairs)}
+
     def publish(self) -> None:
         """Round the masters into the weights."""
         with torch.no_grad():

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ...parts import RunError, UserError
 from ...records import Group, Version
@@ -25,6 +25,9 @@ from .report.build import write_report
 from .report.terminal import closing_table
 from .samples import sample_rows
 from .terminal import Terminal
+
+if TYPE_CHECKING:
+    from ..updates.tracker import Tracker
 
 MAY_CHANGE = ("steps", "checkpoint", "eval", "trackers", "out")
 """Keys to which a resume may give another value: how long a run goes on and how it is watched, not what it does."""
@@ -79,7 +82,7 @@ class Run:
         """Where checkpoints stand."""
         return self.folder / "checkpoints"
 
-    def restore(self, parts: Mapping[str, Any]) -> None:
+    def restore(self, parts: Mapping[str, Any], tracker: Tracker) -> None:
         """Take up the newest checkpoint, if there is one, and forget what was written after it."""
         newest = checkpoint.latest(self.checkpoints)
         if newest is not None:
@@ -88,6 +91,7 @@ class Run:
                 state = saved.state[name]
                 tensors = {"tensors": saved.tensors, "json": state} if name == "learner" else state
                 part.load_state_dict(tensors)
+            tracker.load(self.folder / "updates" / f"step_{saved.step}")
             self.step, self.tokens = saved.step, saved.state["run"]["tokens"]
             self.seconds_before = saved.state["run"]["seconds"]
             self.terminal.say(f"resuming after step {self.step} from {newest}")
@@ -106,6 +110,7 @@ class Run:
         groups: Sequence[Group],
         stats: Mapping[str, float],
         parts: Mapping[str, Any],
+        tracker: Tracker,
     ) -> None:
         """Write one step's samples, the version that it sampled from, its metrics and, when due, a checkpoint."""
         write_lines(self.folder / "rollouts" / f"step_{step}.jsonl", sample_rows(step, groups))
@@ -119,14 +124,15 @@ class Run:
         self.terminal.step(step, self.config.steps, {**stats, **timing})
         due = step % self.config.checkpoint.every == 0 or step == self.config.steps
         if due or self._is_best(step):
-            self.save(step, parts)
+            self.save(step, parts, tracker)
 
-    def save(self, step: int, parts: Mapping[str, Any]) -> None:
-        """Checkpoint `step`: adapter folder, digest, state; then let go of older ones."""
+    def save(self, step: int, parts: Mapping[str, Any], tracker: Tracker) -> None:
+        """Checkpoint `step`: adapter folder, update map, digest, state; then let go of older ones."""
         learner = parts["learner"].state_dict()
         state = {name: part.state_dict() for name, part in parts.items() if name != "learner"}
         state |= {"learner": learner["json"], "run": {"seconds": self.seconds, "tokens": self.tokens}}
         parts["learner"].save_adapter(self.folder / "adapters" / f"v{step}")
+        tracker.save(self.folder / "updates" / f"step_{step}")
         checkpoint.save(self.checkpoints, checkpoint.Checkpoint(step, learner["tensors"], state))
         best = checkpoint.best(self.checkpoints)
         keep = set(checkpoint.steps(self.checkpoints)[-self.config.checkpoint.keep :])
@@ -135,6 +141,7 @@ class Run:
         for path in (self.folder / "adapters").glob("v*"):
             if int(path.name[1:]) not in keep:
                 discard(path)
+        tracker.prune(self.folder / "updates", keep)
 
     def start(self) -> None:
         """Begin the first step's clock; what came before (loading, evaluating the base) is not its time."""
@@ -196,7 +203,7 @@ class Run:
         return best is not None and best["step"] == step
 
     def _forget_after(self, step: int) -> None:
-        for name in ("rollouts", "evaluations", "adapters"):
+        for name in ("rollouts", "evaluations", "adapters", "updates"):
             folder = self.folder / name
             folder.mkdir(exist_ok=True)
             sweep(folder)

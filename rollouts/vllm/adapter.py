@@ -61,10 +61,8 @@ def servable(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Servab
     for module, down in downs.items():
         up, r = tensors[f"{module}.lora_B.weight"], down.shape[0]
         plain = module.removeprefix(PREFIX)
-        alpha = _pattern(config.get("alpha_pattern") or {}, plain, config["lora_alpha"])
-        scale = alpha / (r**0.5 if config.get("use_rslora") else r)
         wide_down, wide_up = down.new_zeros(rank, down.shape[1]).float(), up.new_zeros(up.shape[0], rank).float()
-        wide_down[:r], wide_up[:, :r] = down.float(), up.float() * scale
+        wide_down[:r], wide_up[:, :r] = down.float(), up.float() * scaling(config, plain, r)
         pairs[plain] = (wide_down, wide_up)
     return Servable(rank, pairs)
 
@@ -130,9 +128,11 @@ def _check(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
         raise UserError(f"vLLM cannot serve the adapter's {strange[0] if strange else 'empty form'}; {way_out}")
 
 
-def _pattern(patterns: Mapping[str, Any], module: str, otherwise: Any) -> Any:
-    """A module's own value by PEFT's rule: the first pattern that its name ends in."""
-    for pattern, value in patterns.items():
-        if module == pattern or module.endswith(f".{pattern}"):
-            return value
-    return otherwise
+def scaling(config: Mapping[str, Any], module: str, r: int) -> float:
+    """What PEFT multiplies a module's B A by: alpha / r, or alpha / sqrt(r) under rsLoRA.
+
+    A module has an alpha of its own where the first pattern that its name ends in says so.
+    """
+    patterns = config.get("alpha_pattern") or {}
+    own = (alpha for pattern, alpha in patterns.items() if module == pattern or module.endswith(f".{pattern}"))
+    return next(own, config["lora_alpha"]) / (r**0.5 if config.get("use_rslora") else r)

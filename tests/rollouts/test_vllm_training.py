@@ -16,14 +16,27 @@ pytest.importorskip("vllm")
 pytest.importorskip("ray")
 
 STEPS = 4
-SHORT = ["model=shape:tiny-reasoner", "rollouts.problems=4", "rollouts.group=4", "eval.problems=8", "eval.n=4"]
+SHORT = [
+    "model=shape:tiny-reasoner",
+    "rollouts.problems=4",
+    "rollouts.group=4",
+    "shaping=none",
+    "eval.every=0",
+    "eval.problems=8",
+    "eval.n=4",
+]
+EVEN = """
+def even(group):
+    return [sum(c in "02468" for c in s.text) / max(len(s.text), 1) for s in group.samples]
+"""
 
 
 @pytest.mark.slow
 def test_the_demo_trains_on_two_workers_one_of_which_is_killed(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    # Of a model without training next to nothing is right: lengths differ, and give a signal.
-    options = [*SHORT, f"steps={STEPS}", "eval.every=0", "rewards.length=1", "min_gold_rate=0", f"out={out}"]
+    # Of a model without training next to nothing is right: another reward gives a signal.
+    (tmp_path / "even.py").write_text(EVEN)
+    options = [*SHORT, f"rewards.{tmp_path / 'even.py'}:even=1", f"steps={STEPS}", f"out={out}"]
     command = [sys.executable, "-m", "underdog.rl.cli", "train", "demo", "rollouts.engine=vllm", "rollouts.workers=2"]
     with (tmp_path / "said").open("w") as said:
         training = subprocess.Popen([*command, *options], stdout=said, stderr=said)

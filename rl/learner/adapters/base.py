@@ -47,6 +47,10 @@ class Adapter(Part):
         """PEFT's configuration and state dict, or None where there is no PEFT form."""
         return None
 
+    def base_weights(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        """The model's own parameters by the base's names, without what the adapter added."""
+        return model.named_parameters()
+
     def weights(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         """Effective weights by the base's parameter names and in its dtypes, one at a time."""
         raise NotImplementedError

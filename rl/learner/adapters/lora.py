@@ -111,19 +111,23 @@ class Lora(Adapter):
         plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
         return {**plain, "inference_mode": True}, get_peft_model_state_dict(model)
 
+    def base_weights(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        """The frozen parameters, by the names that they had before PEFT wrapped them."""
+        for name, parameter in model.get_base_model().named_parameters():  # type: ignore[operator]
+            if ".lora_" not in name:
+                yield name.replace(".base_layer.", "."), parameter
+
     def weights(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         """W + alpha/r B A, summed in float32 and then rounded once to the base's dtype."""
         import torch
 
-        base = model.get_base_model()  # type: ignore[operator]
-        owners = {id(m.base_layer.weight): m for m in base.modules() if hasattr(m, "lora_A")}
-        for name, parameter in base.named_parameters():
-            if ".lora_" in name:
-                continue
-            plain, owner = name.replace(".base_layer.", "."), owners.get(id(parameter))
+        wrapped: list[Any] = [module for module in model.modules() if hasattr(module, "lora_A")]
+        owners = {id(module.base_layer.weight): module for module in wrapped}
+        for name, parameter in self.base_weights(model):
+            owner = owners.get(id(parameter))
             with torch.no_grad():
                 weight = parameter.detach() if owner is None else _merged(owner)
-            yield plain, weight  # outside: what a suspended generator switches off, its caller finds off
+            yield name, weight  # outside: what a suspended generator switches off, its caller finds off
 
 
 def _merged(module: Any) -> Tensor:
