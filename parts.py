@@ -29,6 +29,7 @@ ROOMS = {
     "data": "rl.data",
     "adapter": "rl.learner.adapters",
     "initialisation": "rl.learner.initialisations",
+    "mask": "rl.learner.masks",
     "optimizer": "rl.learner.optimizers",
     "perturbation": "rl.learner.perturbations",
     "regulariser": "rl.learner.regularisers",

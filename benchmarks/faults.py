@@ -47,7 +47,7 @@ def disturb(run: subprocess.Popen[bytes], out: Path, deaths: int) -> None:
             if run.poll() is not None:
                 return
             time.sleep(0.05)
-        time.sleep(draw.uniform(0, 0.3))
+        time.sleep(draw.uniform(0, 0.1))
         actors(run)[0].kill()
 
 

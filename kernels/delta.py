@@ -20,7 +20,7 @@ ULPS = (1, 4, 16)
 """Differences in units of the stored dtype's last place beyond which weights are counted."""
 BINADES = 256
 """Exponents of a float32, and of a bfloat16."""
-_BLOCK = 4096
+_BLOCK = 2048
 _TOLERANCES = np.array(TOLERANCES, dtype=np.float32)
 
 
@@ -95,27 +95,40 @@ _SAMPLED, _LARGE = 8, 2**20
 
 
 @njit(**_FAST)
-def _values(base, tuned, counts, squares):  # type: ignore[no-untyped-def]
-    """Counts by tolerance, and sums of squares, of float32 values."""
-    t0, t1, t2, t3, t4, t5 = _TOLERANCES
+def _values(base, tuned, differ, counts, squares):  # type: ignore[no-untyped-def]
+    """Counts by tolerance, and sums of squares, of float32 values of which `differ` are different.
+
+    Nearly always no difference is below the third tolerance, which is then known without counting those below.
+    """
+    t2, t3, t4, t5 = _TOLERANCES[2], _TOLERANCES[3], _TOLERANCES[4], _TOLERANCES[5]
     count = np.int32
-    c0 = c1 = c2 = c3 = c4 = c5 = count(0)
+    c2 = c3 = c4 = c5 = count(0)
     moved = size = np.float32(0)
     for i in range(len(base)):
         delta = tuned[i] - base[i]
         moved += delta * delta
         size += base[i] * base[i]
         delta = abs(delta)
-        c0 = count(c0 + (delta > t0))
-        c1 = count(c1 + (delta > t1))
         c2 = count(c2 + (delta > t2))
         c3 = count(c3 + (delta > t3))
         c4 = count(c4 + (delta > t4))
         c5 = count(c5 + (delta > t5))
-    for k, c in enumerate((c0, c1, c2, c3, c4, c5)):
-        counts[1 + k] += c
     squares[0] += moved
     squares[1] += size
+    c0 = c1 = c2
+    if c2 < differ:
+        c0, c1 = _beyond(base, tuned, _TOLERANCES[0]), _beyond(base, tuned, _TOLERANCES[1])
+    for k, c in enumerate((c0, c1, c2, c3, c4, c5)):
+        counts[1 + k] += c
+
+
+@njit(**_FAST)
+def _beyond(base, tuned, tolerance):  # type: ignore[no-untyped-def]
+    count = np.int32
+    beyond = count(0)
+    for i in range(len(base)):
+        beyond = count(beyond + (abs(tuned[i] - base[i]) > tolerance))
+    return beyond
 
 
 @njit(**_FAST)
@@ -204,9 +217,10 @@ def _count16(base_RC, tuned_RC, touched_C, counts, squares, binades, every, tabl
             else:
                 _widen(a, wide_base)
                 _widen(b, wide_tuned)
-            _values(base[:n], tuned[:n], counts, squares)
-            _touch(a, b, touched_C[start : start + n], 0x7FFF)
-            differ += _places16(a, b, counts)
+            found = _places16(a, b, counts)
+            _values(base[:n], tuned[:n], found, counts, squares)
+            _touch(a, b, touched_C[start : start + n], np.uint16(0x7FFF))
+            differ += found
             if blocks % every == 0:
                 _exponents(wide_base[:n], binades)
             blocks += 1
@@ -224,9 +238,10 @@ def _count32(base_RC, tuned_RC, touched_C, counts, squares, binades, every):  # 
         for start in range(0, columns, _BLOCK):
             stop = min(start + _BLOCK, columns)
             a, b = base_RC[r, start:stop], tuned_RC[r, start:stop]
-            _values(a.view(np.float32), b.view(np.float32), counts, squares)
-            _touch(a, b, touched_C[start:stop], 0x7FFFFFFF)
-            differ += _places32(a, b, counts)
+            found = _places32(a, b, counts)
+            _values(a.view(np.float32), b.view(np.float32), found, counts, squares)
+            _touch(a, b, touched_C[start:stop], np.uint32(0x7FFFFFFF))
+            differ += found
             if blocks % every == 0:
                 _exponents(a, binades)
             blocks += 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..parts import UserError
+from ..parts import UserError, find
 from ..records import derive_seed
 from ..rollouts.base import Engine, EnginePart, Surroundings
 from ..verifiers.base import Verifier
@@ -17,9 +17,11 @@ from .config import Config
 from .data.prompts import Prompts
 from .data.split import load
 from .freshness import BOUNDS, Proven
+from .learner.bitmaps import write_bitmaps
 from .learner.learner import Learner
 from .learner.model import pick_dtype, save_shape
 from .runs.evaluator import Evaluator
+from .runs.files import replacing
 from .runs.folder import Run
 from .sampling import Prompt
 from .updates.tracker import Tracker
@@ -27,6 +29,8 @@ from .updates.tracker import Tracker
 if TYPE_CHECKING:
     from .learner.group import LearnerGroup
 
+MASKS = "mask.npz"
+"""In a run's folder: bitmaps of the weights that it trains, where not all of them are."""
 GOLD_TRIED = 64
 """Problems to train on, and held out, whose gold answers the verifier is tried on first."""
 
@@ -60,21 +64,50 @@ class Parts:
         self.learner.close()
 
 
-def build_learner(config: Config, model: str, log: Callable[[str], None]) -> Learner:
-    """The learner that a configuration describes, on `model` (an id, a folder or shape:NAME), untrained."""
+def build_learner(config: Config, model: str, log: Callable[[str], None], folder: Path | None = None) -> Learner:
+    """The learner that a configuration describes, on `model` (an id, a folder or shape:NAME), untrained.
+
+    `folder` is its run's, where the weights that a mask chose are kept.
+    """
     start = None if config.init_adapter is None else Path(config.init_adapter).expanduser()
-    return Learner(model, config.learner, seed=config.seed, steps=config.steps, init_adapter=start, log=log)
+    masks = folder / MASKS if folder is not None and (folder / MASKS).is_file() else None
+    settings = {"seed": config.seed, "steps": config.steps, "init_adapter": start}
+    return Learner(model, config.learner, **settings, log=log, masks=masks)
 
 
 def open_learner(config: Config, model: str, run: Run) -> Learner | LearnerGroup:
     """The learner that trains: in this process, or shared by as many ranks as the recipe says."""
     if config.learner.ranks == 1:
-        return build_learner(config, model, run.terminal.say)
+        choose_weights(config, model, run)
+        return build_learner(config, model, run.terminal.say, run.folder)
     from .learner.group import LearnerGroup
 
+    if type(config.learner.mask) is not find("mask", "none"):
+        raise UserError("learner.mask trains some weights of a tensor, which is not sharded: set learner.ranks=1")
     start = None if config.init_adapter is None else Path(config.init_adapter).expanduser()
     settings = {"seed": config.seed, "steps": config.steps, "init_adapter": start, "log": run.terminal.say}
     return LearnerGroup(model, config.learner, run.folder / "logs", **settings)
+
+
+def choose_weights(config: Config, model: str, run: Run) -> None:
+    """When a run with a mask begins, choose the weights that it trains, and keep them in its folder.
+
+    Raises:
+        UserError: the run trains an adapter, or the mask cannot be had.
+    """
+    mask, file = config.learner.mask, run.folder / MASKS
+    if file.is_file() or type(mask) is find("mask", "none"):
+        return
+    if type(config.learner.adapter) is not find("adapter", "full"):
+        raise UserError("learner.mask chooses among the model's own weights: set learner.adapter=full")
+    weights = dict(build_learner(config, model, run.terminal.say).policy.base_weights())
+    chosen = mask.choose(weights, derive_seed(config.seed, "mask"))
+    number, all_of_them = sum(int(own.sum()) for own in chosen.values()), sum(t.numel() for t in weights.values())
+    if number == 0:
+        raise UserError("learner.mask chooses no weight at all: nothing could be trained")
+    run.terminal.say(f"the mask trains {number:,} of {all_of_them:,} weights ({number / all_of_them:.2%})")
+    with replacing(file) as temporary:
+        write_bitmaps(temporary, chosen)
 
 
 def dtype_name(config: Config, learner: Learner | LearnerGroup) -> str:

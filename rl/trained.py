@@ -21,7 +21,7 @@ def trained_learner(run: Path, model: str, which: str = "last", overrides: dict[
     """
     config = read_config(run, overrides)
     saved = saved_state(run, which)
-    learner = build_learner(config, model, log=lambda text: None)
+    learner = build_learner(config, model, log=lambda text: None, folder=run)
     learner.load_state_dict(saved)
     return learner
 

@@ -17,6 +17,8 @@ from ...kernels import packing
 from ...kernels.precision import compute_dtype
 from ...records import Batch, Group, Policy, Row, Sample, derive_seed
 from ..algorithms.base import MicroBatch, Outputs
+from ..updates.modules import kind_of
+from .bitmaps import read_bitmaps
 from .dropout import Dropout
 from .masters import Masters
 from .model import load_base, pick_device, pick_dtype
@@ -46,8 +48,11 @@ class Learner:
         init_adapter: str | Path | None = None,
         log: Callable[[str], None],
         ranks: Ranks | None = None,
+        masks: Path | None = None,
     ) -> None:
         """Load `model`, attach the adapter, and shard it over `ranks` (none: this process alone).
+
+        `masks` holds the bitmaps of the weights that are trained, where not all of them are.
 
         Raises:
             UserError: the model, the adapter or the saved adapter cannot be had; the message says what to do.
@@ -62,12 +67,13 @@ class Learner:
         self._model = options.adapter.attach(base.model, derive_seed(seed, "adapter"), start)
         if start is None:
             options.initialisation.on_init(self._model, derive_seed(seed, "initialisation"))
+        chosen = _restrict(base.model, masks) if masks is not None else None
         self._ranks = ranks or Ranks()
         self._scorer = Scorer(base.model, self._decoder(base.model))
         self._live = LivePolicy(self._model, base.model, base.tokenizer, options.adapter)
         self._ranks.shard(self._scorer, self._device)
         self._trained = [(name, p) for name, p in base.model.named_parameters() if p.requires_grad]
-        self._masters = Masters(self._trained)
+        self._masters = Masters(self._trained, chosen, wide=options.masters)
         self._optimizer = options.optimizer.build(self._masters.named, options.lr)
         # On a CPU each new shape of a bfloat16 product is compiled, and kept: a millisecond and half a megabyte.
         narrow = self._device == "cpu" and compute_dtype(base.model.dtype, "cpu") == torch.bfloat16
@@ -126,19 +132,21 @@ class Learner:
 
         `entropy` in `needs` lets gradients flow through the entropies. Returns what was measured: token means of the
         loss's statistics and of the entropy, and of the first epoch `mismatch_kl` (k3 between the engine's log-probs
-        and the learner's) and `mismatch_gap` (the largest difference).
+        and the learner's) and `mismatch_gap` (the largest difference); `grad_norm/<kind>` is the last step's.
         """
         rate = self._options.lr * self._options.schedule.share(step, self._steps)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         batch = self._with_old_logps(batch)
         tally, losses, norms, skipped = Tally(), [], [], 0
+        by_kind: dict[str, float] = {}
         for epoch, part, rows in self._minibatches(batch, step):
             self._options.perturbation.before_gradients(self._model, self._optimizer, step)
             seed = Dropout(derive_seed(self._seed, "dropout", step, epoch, part))
             losses.append(self._gradients(rows, loss, seed, tally, "entropy" in needs, first=epoch == 0))
             losses[-1] += self._penalty(step)
             self._options.perturbation.before_optimizer_step(self._model, self._optimizer, step)
+            by_kind = self._norms_by_kind()
             norms.append(self._clipped_norm())
             if self._abnormal(norms[-1]):
                 skipped += 1
@@ -156,6 +164,7 @@ class Learner:
             "tokens": float(sum(len(row.tokens_T) for row in batch.rows)),
             "updates/steps": float(len(norms) - skipped),
             "updates/skipped": float(skipped),
+            **{f"grad_norm/{kind}": norm for kind, norm in by_kind.items() if math.isfinite(norm)},
             **tally.read(self._ranks),
         }
 
@@ -323,6 +332,14 @@ class Learner:
         penalty.backward()
         return float(penalty.detach())
 
+    def _norms_by_kind(self) -> dict[str, float]:
+        """Gradient norms by kind of module, before clipping."""
+        gradients: dict[str, list[Tensor]] = {}
+        for name, parameter in self._masters.named:
+            if parameter.grad is not None:
+                gradients.setdefault(kind_of(name), []).append(parameter.grad)
+        return {kind: float(full(torch.nn.utils.get_total_norm(own))) for kind, own in gradients.items()}
+
     def _clipped_norm(self) -> float:
         """The gradients' norm before it is brought down to `max_grad_norm`."""
         gradients = [p.grad for _, p in self._masters.named if p.grad is not None]
@@ -336,6 +353,15 @@ class Learner:
     def _abnormal(self, norm: float) -> bool:
         limit = self._options.skip_grad_norm
         return not math.isfinite(norm) or (limit is not None and norm > limit)
+
+
+def _restrict(model: Any, file: Path) -> dict[str, Tensor]:
+    """The masks of the weights that are trained; whole tensors outside are frozen."""
+    parameters = dict(model.named_parameters())
+    masks = read_bitmaps(file, {name: parameter.shape for name, parameter in parameters.items()})
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(parameter.requires_grad and bool(masks[name].any()))
+    return masks
 
 
 def _micro_batch(rows: list[Row], packed: packing.Packing, logp_T: Tensor) -> MicroBatch:

@@ -1,45 +1,80 @@
-"""Float32 masters of narrower trained weights: gradients add up and steps are taken in float32."""
+"""What the optimizer works on: trained weights, their float32 masters, and the part of them that a mask leaves.
+
+Where a weight is narrower than float32, gradients add up and steps are taken in a float32 master of it. Where a mask
+trains only some weights of a tensor, the optimizer holds these alone, side by side in a vector: what is outside has no
+gradient, no optimizer state and no decay, and keeps every bit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 
-class Masters:
-    """What the optimizer works on: the trained parameters themselves where they are wide, masters where not."""
+@dataclass(frozen=True)
+class _Pair:
+    """A weight of the model, and what stands for it in the optimizer."""
 
-    def __init__(self, trained: Sequence[tuple[str, Tensor]]) -> None:
-        """Make masters for what is narrower than float32, and let gradients flow into them."""
+    name: str
+    weight: Tensor
+    master: Tensor
+    mask: Tensor | None
+    """Which of the weight's elements `master` holds, in order; None is all, in the weight's shape."""
+
+    def inside(self, values: Tensor) -> Tensor:
+        """The elements of a tensor of the weight's shape that `master` stands for."""
+        return values if self.mask is None else values[self.mask]
+
+
+class Masters:
+    """The optimizer's tensors, by the names of the weights that they are or stand for."""
+
+    def __init__(
+        self, trained: Sequence[tuple[str, Tensor]], masks: Mapping[str, Tensor] | None = None, *, wide: bool = True
+    ) -> None:
+        """Make what is needed beside `trained`, and let gradients flow into it; `wide` asks for float32 masters."""
         self.named: list[tuple[str, Tensor]] = []
-        self._pairs: list[tuple[Tensor, Tensor]] = []
-        for name, parameter in trained:
-            if parameter.dtype.itemsize >= 4:
-                self.named.append((name, parameter))
+        self._pairs: list[_Pair] = []
+        for name, weight in trained:
+            mask = None if masks is None else masks[name].to(weight.device)
+            narrow = wide and weight.dtype.itemsize < 4
+            if mask is None and not narrow:
+                self.named.append((name, weight))
                 continue
-            master = nn.Parameter(parameter.detach().float())
-            self.named.append((name, master))
-            self._pairs.append((parameter, master))
-            parameter.register_post_accumulate_grad_hook(lambda p, master=master: _move_grad(p, master))  # type: ignore
+            inside = weight.detach() if mask is None else weight.detach()[mask]
+            pair = _Pair(name, weight, nn.Parameter(inside.float() if narrow else inside.clone()), mask)
+            self.named.append((name, pair.master))
+            self._pairs.append(pair)
+            weight.register_post_accumulate_grad_hook(lambda _, pair=pair: _move_grad(pair))  # type: ignore[attr-defined]
 
     def wide(self) -> dict[str, Tensor]:
-        """The masters by the names of the weights that they stand for."""
-        return {name: master.detach() for name, master in self.named if any(master is m for _, m in self._pairs)}
+        """Trained weights with more digits than the model's: by name, whole, in float32."""
+        found = {}
+        for pair in self._pairs:
+            master, whole = pair.master.detach(), pair.weight.detach().float()
+            if master.dtype != pair.weight.dtype:
+                found[pair.name] = master if pair.mask is None else whole.masked_scatter_(pair.mask, master)
+        return found
 
     def publish(self) -> None:
-        """Round the masters into the weights."""
+        """Round what the optimizer made into the weights."""
         with torch.no_grad():
-            for parameter, master in self._pairs:
-                parameter.copy_(master)
+            for pair in self._pairs:
+                if pair.mask is None:
+                    pair.weight.copy_(pair.master)
+                else:
+                    pair.weight.masked_scatter_(pair.mask, pair.master.to(pair.weight.dtype))
 
 
-def _move_grad(parameter: Tensor, master: Tensor) -> None:
+def _move_grad(pair: _Pair) -> None:
     """Add a micro-batch's gradient to the master's, and free it."""
-    assert parameter.grad is not None
-    if master.grad is None:
-        master.grad = parameter.grad.float()
+    assert pair.weight.grad is not None
+    gradient = pair.inside(pair.weight.grad)
+    if pair.master.grad is None:
+        pair.master.grad = gradient.to(pair.master.dtype)
     else:
-        master.grad.add_(parameter.grad)
-    parameter.grad = None
+        pair.master.grad.add_(gradient)
+    pair.weight.grad = None

@@ -61,12 +61,16 @@ class LearnerOptions(Options):
     """Which parameters are trained."""
     initialisation: Annotated[Any, Choice("initialisation")] = Field(default="default", validate_default=True)
     """Where the trained parameters start."""
+    mask: Annotated[Any, Choice("mask")] = Field(default="none", validate_default=True)
+    """Which weights are trained, where learner.adapter=full: all, or those that another run changed, and controls."""
     optimizer: Annotated[Any, Choice("optimizer")] = Field(default="adamw", validate_default=True)
     """How gradients become steps."""
     perturbation: Annotated[Any, Choice("perturbation")] = Field(default="none", validate_default=True)
     """What moves the weights while gradients are taken."""
     regulariser: Annotated[Any, Choice("regulariser")] = Field(default="none", validate_default=True)
     """What is added to the loss."""
+    masters: bool = True
+    """Keep float32 masters of narrower weights; without them each step is rounded to the weights' dtype."""
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     """Gradients are scaled down to this Euclidean norm; None leaves them."""
     skip_grad_norm: float | None = Field(default=None, gt=0)
