@@ -11,6 +11,7 @@ from pathlib import Path
 from .config import Config, read_recipe, resolve, to_tree
 from .loop import train
 from .runs.files import discard, replacing, write_json
+from .runs.locks import alone
 from .trained import trained_learner
 
 PREFIX = "recipe:"
@@ -26,8 +27,10 @@ def find_model(model: str) -> str:
     name, tree = read_recipe(model.removeprefix(PREFIX))
     config = resolve(tree)
     folder = cache() / "models" / f"{name}-{_digest(config)}"
-    if not (folder / "config.json").is_file():
-        _make(config, name, folder)
+    if not _is_made(folder):
+        with alone(folder.with_name(f"{folder.name}.lock"), lambda: _say(f"another process makes {model}; waiting")):
+            if not _is_made(folder):
+                _make(config, name, folder)
     return str(folder)
 
 
@@ -41,7 +44,7 @@ def _make(config: Config, name: str, folder: Path) -> None:
     started = (run / "config.yaml").is_file()
     if not started:
         discard(run)
-    print(f"making the model {PREFIX}{name}, once; it is kept in {folder}", file=sys.stderr)
+    _say(f"making the model {PREFIX}{name}, once; it is kept in {folder}")
     config = config.model_copy(update={"out": str(run)})
     try:
         train(config, recipe=name, resume=started)
@@ -52,6 +55,14 @@ def _make(config: Config, name: str, folder: Path) -> None:
         trained_learner(run, config.model).save_merged(temporary)
         write_json(temporary / "made_by.json", {"recipe": name, "config": to_tree(config)})
     discard(run)
+
+
+def _is_made(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _digest(config: Config) -> str:

@@ -6,8 +6,6 @@ A folder is never reused silently. Whatever moment a run is killed at, the folde
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +18,9 @@ from ..config import Config, parse_yaml, resolve, to_tree, to_yaml
 from . import checkpoint, evaluation
 from .clock import Clock
 from .files import append_line, discard, keep_lines, sweep, write_json, write_lines, write_text
+from .locks import take
 from .metrics import Metrics, open_trackers
+from .reading import LOCK
 from .report.build import write_report
 from .report.terminal import closing_table
 from .samples import sample_rows
@@ -296,12 +296,7 @@ def _next_free(recipe: str) -> Path:
 
 
 def _lock(folder: Path) -> TextIO:
-    lock = (folder / "logs" / "lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise RunError(f"another process is training in {folder}; wait for it, or choose another `out`") from None
-    lock.write(str(os.getpid()))
-    lock.flush()
+    lock = take(folder / LOCK)
+    if lock is None:
+        raise RunError(f"another process is training in {folder}; wait for it, or choose another `out`")
     return lock

@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 from ...parts import UserError
+from .locks import is_taken
 
 Status = Literal["finished", "running", "failed", "stopped"]
 """Finished has a summary, running holds its folder's lock, failed left a reason; stopped has none of these."""
 
 Block = tuple[str, str, float, float]
 """Stage, lane, begin and end in seconds."""
+
+LOCK = Path("logs") / "lock"
+"""Held by the process that trains in a run folder."""
 
 _PASS = re.compile(r"pass@(\d+)")
 _STEP = re.compile(r"step_(\d+)")
@@ -235,23 +239,9 @@ def _config(path: Path, notes: list[str]) -> tuple[str, Mapping[str, Any]]:
 def _status(folder: Path, summary: object, failure: object) -> Status:
     if summary:
         return "finished"
-    if _locked(folder / "logs" / "lock"):
+    if is_taken(folder / LOCK):
         return "running"
     return "failed" if failure else "stopped"
-
-
-def _locked(path: Path) -> bool:
-    """Whether a process holds the run folder's lock. A shared lock is asked for, which two readers may hold at once."""
-    import fcntl
-
-    try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _metrics(path: Path, notes: list[str]) -> tuple[Mapping[str, float], ...]:
