@@ -9,6 +9,7 @@ The same from Python as from the command line, each imported when it is first us
     underdog.export("runs/demo-1", "my-model")
     changed = underdog.analyze("runs/demo-1").frame()
     shared = underdog.overlap("runs/demo-1", "runs/demo-2").frame()
+    result = underdog.study("shapings", short=True)
     trainer = trl.GRPOTrainer(reward_funcs=[underdog.reward_func("accuracy")], ...)
 """
 
@@ -17,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .rl.api import analyze, evaluate, export, overlap, report, train, verify
+    from .rl.api import analyze, evaluate, export, overlap, report, study, train, verify
     from .rl.reward_func import reward_func
 
 # An OpenMP thread that waits spins, by default for milliseconds; where anything else runs on the same cores, a step
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
-__all__ = ["analyze", "evaluate", "export", "overlap", "report", "reward_func", "train", "verify"]
+__all__ = ["analyze", "evaluate", "export", "overlap", "report", "reward_func", "study", "train", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -33,6 +33,7 @@ ROOMS = {
     "optimizer": "rl.learner.optimizers",
     "perturbation": "rl.learner.perturbations",
     "regulariser": "rl.learner.regularisers",
+    "analysis": "rl.studies.analyses",
 }
 """Which folder holds which kind of part."""
 

@@ -58,6 +58,30 @@ def report(*runs: str | PathLike[str], out: str | PathLike[str] | None = None) -
     return write_report([Path(run) for run in runs], None if out is None else Path(out))
 
 
+def study(
+    name: str | PathLike[str],
+    *,
+    short: bool = False,
+    report: bool = False,
+    keep: bool = False,
+    out: str | PathLike[str] | None = None,
+    jobs: int | None = None,
+) -> dict[str, Any]:
+    """Run a grid of trainings, or what is left of it, and return what study.json in its folder holds.
+
+    `report` trains nothing and takes what is there. The page is study.html in the study's folder.
+
+    Raises:
+        UserError: bad input. RunError: a training failed; the same call goes on.
+    """
+    from .studies.result import to_json
+    from .studies.study import run_study
+
+    folder = None if out is None else Path(out)
+    result, _ = run_study(str(name), short=short, report=report, keep=keep, out=folder, jobs=jobs)
+    return to_json(result)
+
+
 def export(
     run: str | PathLike[str],
     out: str | PathLike[str],

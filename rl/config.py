@@ -232,12 +232,17 @@ def resolve(tree: Mapping[str, Any], overrides: Mapping[str, Any] | None = None)
 
 def to_yaml(config: Config) -> str:
     """The resolved configuration, such that `resolve(parse_yaml(text))` gives it again."""
+    return dump_yaml(to_tree(config))
+
+
+def dump_yaml(tree: Mapping[str, Any]) -> str:
+    """Plain values as YAML 1.2 for a reader."""
     stream = io.StringIO()
     yaml = YAML()
     yaml.default_flow_style = False
     yaml.width = 110
     yaml.representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar(NULL, "null"))
-    yaml.dump(to_tree(config), stream)
+    yaml.dump(tree, stream)
     return stream.getvalue()
 
 
@@ -257,6 +262,12 @@ def parse_yaml(text: str, where: str) -> Any:
     except YAMLError as error:
         first = str(error).splitlines()[0]
         raise UserError(f"{where} is not valid YAML: {first}") from None
+
+
+def first_comment(text: str) -> str:
+    """The first line of a YAML text, if it is a comment: what the file is for."""
+    first = text.partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 
 def _share_max_tokens(config: Config) -> Config:

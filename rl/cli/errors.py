@@ -16,7 +16,7 @@ import typer
 FULL = "No space left on device"
 """What the system says; safetensors passes it on as a text, in an error of its own without a number."""
 
-TRAIN = "torch transformers peft datasets numba pandas safetensors tokenizers huggingface_hub jinja2 psutil ray"
+TRAIN = "torch transformers peft datasets numba pandas safetensors tokenizers huggingface_hub jinja2 psutil ray scipy"
 EXTRAS = {"train": set(TRAIN.split()), "vllm": {"vllm"}, "lean": {"lean_dojo"}}
 """Which extra brings which module."""
 

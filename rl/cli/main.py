@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import analyze, doctor, evaluate, export, recipes, report, train, verify
+from . import analyze, doctor, evaluate, export, recipes, report, study, train, verify
 from .errors import told
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("eval")(told(evaluate.evaluate))
 app.command("verify")(told(verify.verify))
 app.add_typer(analyze.app, name="analyze")
 app.command("report")(told(report.report))
+app.command("study")(told(study.study))
 app.command("export")(told(export.export))
 app.command("recipes")(told(recipes.recipes))
 app.command("doctor")(told(doctor.doctor))

@@ -21,7 +21,6 @@ def recipes(
         read_recipe(name)
         typer.echo((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"), nl=False)
     else:
-        width = max(len(known) for known in recipe_names())
-        for known in recipe_names():
-            first = (RECIPES / f"{known}.yaml").read_text(encoding="utf-8").partition("\n")[0]
-            typer.echo(f"{known:<{width}}  {first.removeprefix('#').strip()}")
+        from .shown import listing
+
+        typer.echo(listing(RECIPES / f"{known}.yaml" for known in recipe_names()))

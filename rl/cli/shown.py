@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,15 @@ def show(result: Mapping[str, Any], table: Callable[[Mapping[str, Any]], Any], a
     from rich.console import Console
 
     Console(highlight=False).print(table(result))
+
+
+def listing(files: Iterable[Path]) -> str:
+    """A line a YAML file: its name, and what its first comment says of it."""
+    from ..config import first_comment
+
+    said = {path.stem: first_comment(path.read_text(encoding="utf-8")) for path in files}
+    width = max(map(len, said), default=0)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in said.items())
 
 
 def _brief(value: Any) -> Any:

@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from ...parts import Options, UserError, nearest
 from ..choices import Choice
-from ..config import RECIPES, parse_yaml
+from ..config import RECIPES, first_comment, parse_yaml
 from ..suggestions import explain
 
 STUDIES = RECIPES / "studies"
@@ -119,7 +119,7 @@ def read_study(name: str, *, short: bool = False) -> Study:
     try:
         grid = Grid.model_validate(tree)
         _check(grid)
-        return Study(path.stem, question(text), grid.form(short), short)
+        return Study(path.stem, first_comment(text), grid.form(short), short)
     except ValidationError as error:
         raise UserError(f"{path}: {_explain(error, tree)}") from None
     except UserError as error:
@@ -129,12 +129,6 @@ def read_study(name: str, *, short: bool = False) -> Study:
 def study_names() -> tuple[str, ...]:
     """The studies that come with the package."""
     return tuple(sorted(path.stem for path in STUDIES.glob("*.yaml")))
-
-
-def question(text: str) -> str:
-    """The first line of a YAML file, if it is a comment: what the file is for."""
-    first = text.partition("\n")[0]
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 
 def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Overrides:
