@@ -104,7 +104,7 @@ def to_markdown(result: Result) -> str:
 
 def written(cell: Cell) -> str:
     """A cell as a reader sees it."""
-    return "—" if cell is None else cell if isinstance(cell, str) else short(cell)
+    return "—" if cell is None else short(cell) if isinstance(cell, float) else str(cell)
 
 
 def _facts(arm: str, seed: int, run: Run) -> Facts:

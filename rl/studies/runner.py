@@ -28,6 +28,7 @@ POLL = 0.1
 GRACE = 30.0
 """Seconds in which a training may close its files when the study stops; then it is killed, and resumes all the same."""
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+TRAIN = (sys.executable, "-m", f"{__package__}.child", "train")
 
 Say = Callable[[str], None]
 
@@ -82,14 +83,14 @@ class Crew:
         if not run.begun:
             discard(run.folder)  # killed before it wrote down what it is
         overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in run.overrides.items()]
-        arguments = ["train", self.recipe, *overrides, *(["--resume"] if run.begun else [])]
+        arguments = [self.recipe, *overrides, *(["--resume"] if run.begun else [])]
         self.say(f"{run.name}: {'resumed' if run.begun else 'started'}")
         self.logs.mkdir(parents=True, exist_ok=True)
         with log_file(self.logs, run).open("a", encoding="utf-8") as log:
-            log.write(f"$ {shlex.join(['underdog', *arguments])}\n")
+            log.write(f"$ {shlex.join(['underdog', 'train', *arguments])}\n")
             log.flush()
             return subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.child", *arguments],
+                [*TRAIN, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -11,7 +11,7 @@ from ....parts import Part
 from ...runs.report.charts import Chart
 from ..finished import Finished
 
-Cell = str | float | None
+Cell = str | int | float | None
 """None is what could not be had."""
 
 

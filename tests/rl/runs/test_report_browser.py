@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from underdog.rl.runs.report.build import write_report
+from underdog.tests.browser import PATIENCE, assert_quiet, browser, open_folds, visit
 from underdog.tests.rl.runs.fake_run import HOSTILE, write_run
-
-PATIENCE = 240
-"""Seconds to wait for the page: a busy machine draws slowly, and only a page that never gets there is at fault."""
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1280,900",
-)
 
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
-    binary, service = shutil.which("chromium"), shutil.which("chromedriver")
-    assert binary, "these tests need Debian's packages chromium and chromium-driver: apt-get install them"
-    assert service, "these tests need Debian's packages chromium and chromium-driver: apt-get install them"
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(service))
-    yield driver
-    driver.quit()
+    yield from browser(tmp_path_factory.mktemp("chromium"))
 
 
 @pytest.fixture(scope="module")
@@ -57,30 +30,6 @@ def several(tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
     folders = [write_run(runs / "demo-1", steps=12), write_run(runs / "demo-2", steps=70, seed=4, lr=1e-3)]
     return write_report([*folders, write_run(runs / "<b>3", steps=8, finished=False)], runs / "comparison.html")
-
-
-def visit(driver, path):
-    driver.get("about:blank")
-    driver.get_log("browser")
-    driver.get(path.as_uri())
-    return driver
-
-
-def assert_quiet(driver):
-    """No script error, nothing fetched, and nothing of what the samples tried."""
-    assert driver.get_log("browser") == []
-    assert driver.execute_script("return performance.getEntriesByType('resource').map((e) => e.name)") == []
-    assert driver.execute_script("return window.hacked === undefined")
-
-
-def open_folds(driver):
-    driver.execute_script("document.querySelectorAll('section > details').forEach((d) => { d.open = true; })")
-    WebDriverWait(driver, PATIENCE).until(
-        lambda d: d.execute_script(
-            "return [...document.querySelectorAll('.plot')]"
-            ".every((p) => p._fullData && p.querySelector('.trace path[d], .trace .point path[d]'))"
-        )
-    )
 
 
 def count_text(driver):
