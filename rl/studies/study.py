@@ -47,6 +47,8 @@ def run_study(
         UserError: bad input, or a grid that is not the one by which runs in the folder were made.
         RunError: a training failed, or another process runs this study.
     """
+    if jobs is not None and jobs < 1:
+        raise UserError(f"jobs={jobs}: at least one training must run")
     if keep:
         _check_keep(short)
     study = read_study(name, short=short)

@@ -59,6 +59,7 @@ def test_without_torch(finished_run: Path, tiny_recipe: Path, tmp_path: Path) ->
         ["train", str(tiny_recipe), "--dry-run"],
         ["report", str(finished_run), "--out", str(tmp_path / "report.html")],
         ["doctor"],
+        ["study"],
         ["train", str(tiny_recipe), f"out={tmp_path / 'run'}"],
         ["train", "demo", f"out={tmp_path / 'run'}"],
         ["eval", str(finished_run)],
@@ -67,17 +68,18 @@ def test_without_torch(finished_run: Path, tiny_recipe: Path, tmp_path: Path) ->
     command = [sys.executable, "-c", WITHOUT_TORCH, json.dumps(commands)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     results = json.loads(done.stdout)
-    assert [code for code, _, _ in results] == [0] * 6 + [2] * 4
+    assert [code for code, _, _ in results] == [0] * 7 + [2] * 4
     assert (tmp_path / "report.html").is_file()
     assert set(json.loads(results[2][1])["properties"]) > {"model", "data", "rollouts"}
+    assert "shapings" in results[6][1]
     assert "unknown: torch is missing" in results[5][1]
-    for _, out, err in results[6:]:
+    for _, out, err in results[7:]:
         assert out == ""
         assert err == "underdog: this command needs torch: pip install 'underdog-rl[train]'\n"
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "verify", "report", "export", "recipes", "doctor"])
+@pytest.mark.parametrize("command", ["train", "eval", "verify", "report", "study", "export", "recipes", "doctor"])
 def test_every_command_explains_its_arguments(underdog: Any, command: str) -> None:
     said = underdog(command, "--help")
     assert said.code == 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
+from time import sleep
 
 import pytest
 
@@ -72,6 +75,24 @@ def test_a_making_that_was_stopped_goes_on(recipes: Path, monkeypatch: pytest.Mo
     again = made.find_model("recipe:base")
     assert len(calls) == 3 + 2  # steps 3 and 4: step 2 had a checkpoint
     assert (Path(again) / "model.safetensors").read_bytes() == weights
+
+
+def test_two_that_need_a_model_at_once_make_it_once(recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, calls = Event(), []
+
+    def make(config: object, name: str, folder: Path) -> None:
+        calls.append(name)
+        begun.set()
+        sleep(0.2)
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+
+    monkeypatch.setattr(made, "_make", make)
+    with ThreadPoolExecutor() as both:
+        first = both.submit(made.find_model, "recipe:base")
+        assert begun.wait(10)
+        assert made.find_model("recipe:base") == first.result()
+    assert calls == ["base"]
 
 
 def test_an_unknown_recipe_is_named(recipes: Path) -> None:

@@ -36,15 +36,15 @@ def said_by(name: Path, out: Path, **options: Any) -> list[str]:
 def test_a_study_runs_each_arm_after_what_it_needs_and_then_nothing_again(write_study: Any, tmp_path: Path) -> None:
     name, out = write_study(), tmp_path / "out"
     lines = said_by(name, out, jobs=2)
-    assert lines[0] == "which: 6 runs, none finished already; at most 2 at once"
-    for seed in range(3):
+    assert lines[0] == "which: 4 runs, none finished already; at most 2 at once"
+    for seed in range(2):
         done = next(i for i, line in enumerate(lines) if line.startswith(f"first-seed{seed}: done"))
         assert done < lines.index(f"second-seed{seed}: started")
     log = (out / "logs" / "second-seed1.log").read_text()
     assert f'init_adapter="{out}/runs/first-seed1/adapters/v8"' in log
     assert log.endswith("training\n")
     first = json.loads((out / "study.json").read_text())
-    assert said_by(name, out) == [f"which: 6 runs, 6 finished already; at most {os.cpu_count()} at once"]
+    assert said_by(name, out) == [f"which: 4 runs, 4 finished already; at most {os.cpu_count()} at once"]
     assert json.loads((out / "study.json").read_text()) == first
     assert (out / "study.html").stat().st_size > 10_000
 
@@ -75,23 +75,47 @@ def test_a_failing_run_is_named_with_its_log_and_leaves_nothing_running(write_st
     assert not is_taken(out / "lock")
 
 
-def test_a_killed_study_takes_its_trainings_with_it(write_study: Any, tmp_path: Path) -> None:
-    name, out = write_study(("first:\n", "first: {checkpoint.every: 160}\n")), tmp_path / "out"
+def begin(name: Path, out: Path) -> tuple[subprocess.Popen[str], int]:
+    """A study in a process of its own, and the id of its first training, which has begun."""
     script = (
-        "import sys; from pathlib import Path; from underdog.rl.studies import runner, study\n"
-        "runner.TRAIN = (sys.executable, sys.argv[1])\n"
-        "study.run_study(sys.argv[2], out=Path(sys.argv[3]), jobs=1)\n"
+        "import sys; from underdog.rl.cli.main import main; from underdog.rl.studies import runner\n"
+        "runner.TRAIN = (sys.executable, sys.argv.pop(1))\n"
+        "main()\n"
     )
-    small = Path(__file__).with_name("small_run.py")
-    process = subprocess.Popen([sys.executable, "-c", script, str(small), str(name), str(out)])
+    arguments = [str(Path(__file__).with_name("small_run.py")), "study", str(name), "--out", str(out), "--jobs", "1"]
+    process = subprocess.Popen([sys.executable, "-c", script, *arguments], stderr=subprocess.PIPE, text=True)
     log = out / "logs" / "first-seed0.log"
     wait_for(lambda: log.is_file() and "training" in log.read_text())
     (training,) = children(process.pid)
+    return process, training
+
+
+def test_a_killed_study_takes_its_trainings_with_it(write_study: Any, tmp_path: Path) -> None:
+    name, out = write_study(("first:\n", "first: {checkpoint.every: 160}\n")), tmp_path / "out"
+    process, training = begin(name, out)
     with pytest.raises(RunError, match="another process runs the study"):
         run_study(str(name), out=out)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.communicate()
     wait_for(lambda: not alive(training))
+
+
+@pytest.mark.parametrize(
+    ("number", "word", "code"), [(signal.SIGTERM, "terminated", 143), (signal.SIGINT, "interrupted", 130)]
+)
+def test_an_interrupted_study_ends_its_trainings_and_says_how_to_go_on(
+    number: signal.Signals, word: str, code: int, write_study: Any, tmp_path: Path
+) -> None:
+    name, out = write_study(("first:\n", "first: {checkpoint.every: 160}\n")), tmp_path / "out"
+    process, training = begin(name, out)
+    process.send_signal(number)
+    lines = process.communicate(timeout=60)[1].splitlines()
+    assert process.returncode == code
+    assert lines[-2:] == [
+        "first-seed0: stopped; it can be resumed",
+        f"underdog: {word}; the same command goes on where it stopped",
+    ]
+    assert not alive(training)
 
 
 def wait_for(condition: Any) -> None:
@@ -135,11 +159,11 @@ def test_a_changed_study_is_refused_with_the_runs_and_their_keys(write_study: An
     for report in (False, True):
         with pytest.raises(UserError) as refused:
             run_study(str(name), out=out, report=report)
-        assert "second-seed0 (learner.lr); second-seed1 (learner.lr); second-seed2 (learner.lr);" in str(refused.value)
+        assert "second-seed0 (learner.lr); second-seed1 (learner.lr);" in str(refused.value)
         assert "first" not in str(refused.value)
     moved = tmp_path / "moved"
     out.rename(moved)
-    assert said_by(write_study(), moved)[0].startswith("which: 6 runs, 6 finished")
+    assert said_by(write_study(), moved)[0].startswith("which: 4 runs, 4 finished")
     shutil.rmtree(moved / "runs" / "first-seed1")
     with pytest.raises(UserError, match=r"second-seed1 \(made from an earlier first-seed1\)"):
         run_study(str(write_study()), out=moved)
@@ -147,7 +171,7 @@ def test_a_changed_study_is_refused_with_the_runs_and_their_keys(write_study: An
 
 def test_a_report_is_drawn_from_study_json_alone(write_study: Any, tmp_path: Path) -> None:
     name, out = write_study(), tmp_path / "out"
-    with pytest.raises(UserError, match="0 of 6 runs in .* are finished"):
+    with pytest.raises(UserError, match="0 of 4 runs in .* are finished"):
         run_study(str(name), out=out, report=True)
     assert not out.exists()
     said_by(name, out)
@@ -186,9 +210,9 @@ def test_what_was_kept_is_drawn_in_a_fresh_clone(
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("seeds: [0, 1, 2]", "sedes: [0]", "unknown key sedes; did you mean seeds?"),
-        ("seeds: [0, 1, 2]", "seeds: [0, 0]", "seeds: a seed stands there twice"),
-        ("seeds: [0, 1, 2]", "seeds: [0.5]", "seeds.0: input should be a valid integer (got 0.5)"),
+        ("seeds: [0, 1]", "sedes: [0]", "unknown key sedes; did you mean seeds?"),
+        ("seeds: [0, 1]", "seeds: [0, 0]", "seeds: a seed stands there twice"),
+        ("seeds: [0, 1]", "seeds: [0.5]", "seeds.0: input should be a valid integer (got 0.5)"),
         ("overrides: {steps: 8,", "overrides: {seed: 1,", "overrides: a study sets seed itself"),
         ("first:\n", "a/b:\n", "an arm cannot be named 'a/b'"),
         ("{first}", "{frist}", "the arm second names {frist}, which is no arm here; did you mean {first}?"),
