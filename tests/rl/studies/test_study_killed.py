@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,14 +14,18 @@ from typing import Any
 
 import pytest
 
+from underdog.rl.config import read_recipe, resolve
 from underdog.rl.runs.locks import is_taken
 from underdog.rl.runs.reading import read_run
+from underdog.rl.studies.grid import read_study
+from underdog.rl.studies.plan import plan
+from underdog.tests.rl.studies.small_run import write
 
 pytestmark = pytest.mark.slow
 
 
 def start(name: Path, out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "underdog.rl.cli", "study", str(name), "--out", str(out), "--jobs", "2"]
+    command = [sys.executable, "-m", "underdog.rl.cli", "study", str(name), "--out", str(out), "--jobs", "1"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -50,12 +53,21 @@ def found(out: Path) -> dict[str, Any]:
     return result
 
 
+def finish_seed_1(name: Path, root: Path) -> None:
+    """One seed is enough to kill; the other makes intervals of it, without any training."""
+    study = read_study(str(name))
+    tree = read_recipe(study.grid.recipe)[1]
+    for run in plan(study, root):
+        if run.seed == 1:
+            write(resolve(tree, run.overrides), [0.25, 0.5], 0.25, 0.5)
+
+
 def test_killed_twice_and_started_again(write_study: Callable[..., Path], tmp_path: Path) -> None:
     name = write_study(("steps: 8", "steps: 16"), ("adapters/v8", "adapters/v16"))
     calm, out = tmp_path / "calm", tmp_path / "killed"
-    assert finish(start(name, calm))[0] == 0
-    for run in ("first-seed1", "second-seed1"):  # finished, from another folder: one seed is enough to kill
-        shutil.copytree(calm / "runs" / run, out / "runs" / run)
+    for root in (calm, out):
+        finish_seed_1(name, root)
+    undisturbed = start(name, calm)  # beside the other, since most of a small training is its imports
 
     study = start(name, out)
     first = out / "runs" / "first-seed0"
@@ -79,6 +91,7 @@ def test_killed_twice_and_started_again(write_study: Callable[..., Path], tmp_pa
     code, said = finish(start(name, out))
     assert code == 0
     assert "second-seed0: resumed" in said
+    assert finish(undisturbed)[0] == 0
     assert found(out) == found(calm)
     assert (out / "study.html").is_file()
     assert read_run(second).config["init_adapter"] == f"{first}/adapters/v16"
