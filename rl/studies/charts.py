@@ -65,7 +65,8 @@ def estimates(
     several = any(e.count > 1 for e in means.values())
     note = "Circles: each seed; points: means with 95 % Student-t intervals." if several else ""
     chart = make_chart(title, [seeds, mean] if several else [mean], frozenset(), note=note, x="", y=y, percent=percent)
-    chart.figure["layout"]["xaxis"] |= {"type": "category", "categoryorder": "array", "categoryarray": names}
+    axis = {"type": "category", "categoryorder": "array", "categoryarray": names, "range": [-0.5, len(names) - 0.5]}
+    chart.figure["layout"]["xaxis"] |= axis
     chart.figure["layout"]["hovermode"] = "closest"
     if zero:
         line = {"color": NEUTRAL, "width": 1, "dash": "dash"}

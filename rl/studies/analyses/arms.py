@@ -83,7 +83,7 @@ def _overview(study: Finished, measures: Sequence[Measure], found: By, late: flo
     rows = [
         (arm, len(study.seeds), *(_shown(by[arm], signed[name]) for name, by in found.items())) for arm in study.arms
     ]
-    note = f"{_over(study)} Late reward: mean over the last {100 * late:g} % of the steps."
+    note = f"{_over(study)} Late reward: as trained on, shaping included, over the last {100 * late:g} % of the steps."
     return Table("Arms", ("arm", "seeds", *found), tuple(rows), note)
 
 
