@@ -32,12 +32,9 @@ def curves(title: str, lines: Mapping[str, Sequence[Series]], *, y: str = "", pe
 
 
 def estimates(
-    title: str, values: Mapping[str, Sequence[float | None]], *, y: str = "", percent: bool = False, zero: bool = False
+    title: str, values: Mapping[str, Sequence[float | None]], *, y: str = "", percent: bool = False
 ) -> Chart | None:
-    """A point a name, the mean of its values (one a seed) with its 95 % interval, beside the values themselves.
-
-    `zero` draws a line at 0, for differences.
-    """
+    """A point a name, the mean of its values (one a seed) with its 95 % interval, beside the values themselves."""
     means = {name: found for name, own in values.items() if (found := estimate(own)) is not None}
     if not means:
         return None
@@ -68,8 +65,4 @@ def estimates(
     axis = {"type": "category", "categoryorder": "array", "categoryarray": names, "range": [-0.5, len(names) - 0.5]}
     chart.figure["layout"]["xaxis"] |= axis
     chart.figure["layout"]["hovermode"] = "closest"
-    if zero:
-        line = {"color": NEUTRAL, "width": 1, "dash": "dash"}
-        shape = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0, "line": line}
-        chart.figure["layout"]["shapes"] = [shape]
     return chart
