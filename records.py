@@ -92,10 +92,6 @@ class Policy(Protocol):
         """The effective weights (adapter merged) by the base's parameter names, in the base's dtype and device."""
         ...
 
-    def base_weights(self) -> Iterator[tuple[str, Any]]:
-        """The base's own parameters, without any adapter; live."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Served:

@@ -2,7 +2,7 @@
 
     python benchmarks/analyze.py [--gb 3.2] [--repeats 5] [--spectra 8]
 
-Makes a pair of `--gb` gigabytes together (matrices of a 0.5B model's shapes; a Gaussian update of deviation 1e-5 on
+Makes a pair of `--gb` gigabytes together (matrices of Qwen2-1.5B's shapes; a Gaussian update of deviation 1e-5 on
 weights of deviation 0.02), reads and compares it in turn with two threads after one warm-up, files in the page cache.
 Comparing is with counts, all tolerances, last places, norms, rows, columns and baselines; spectra are timed apart.
 RssAnon is the process's largest anonymous memory while it compares.
@@ -29,9 +29,9 @@ from safetensors.torch import save_file
 from underdog.rl.updates.maps import compare
 from underdog.rl.updates.weights import Folder
 
-SHAPES = {"self_attn.q_proj": (896, 896), "mlp.gate_proj": (4864, 896), "mlp.down_proj": (896, 4864)}
+SHAPES = {"self_attn.q_proj": (1536, 1536), "mlp.gate_proj": (8960, 1536), "mlp.down_proj": (1536, 8960)}
 THREADS = 2
-PER_SHARD = 12
+PER_SHARD = 4
 """Layers in a shard."""
 CHUNK = 2**22
 """Bytes a read asks for."""
@@ -93,8 +93,8 @@ class Watch(threading.Thread):
     def run(self) -> None:
         """Sample."""
         while not self._over.wait(0.005):
-            line = next(line for line in Path("/proc/self/status").open() if line.startswith("RssAnon"))
-            self.peak = max(self.peak, 1024 * int(line.split()[1]))
+            status = Path("/proc/self/status").read_text()
+            self.peak = max(self.peak, 1024 * int(status.partition("RssAnon:")[2].split()[0]))
 
     def stop(self) -> int:
         """The peak."""

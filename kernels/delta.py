@@ -12,7 +12,9 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 TOLERANCES = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 """Absolute differences beyond which weights are counted."""
@@ -20,7 +22,7 @@ ULPS = (1, 4, 16)
 """Differences in units of the stored dtype's last place beyond which weights are counted."""
 BINADES = 256
 """Exponents of a float32, and of a bfloat16."""
-_BLOCK = 2048
+_BLOCK = 8192
 _TOLERANCES = np.array(TOLERANCES, dtype=np.float32)
 
 
@@ -32,7 +34,7 @@ class Counted(NamedTuple):
     squares: np.ndarray
     """float64 [2]: the sum of the squared differences, and of the squares of the base."""
     binades: np.ndarray
-    """int64 [256]: elements of the base by their exponent as a float32; of a large slab from every eighth block."""
+    """int64 [256]: elements of the base by their exponent as a float32; of a large slab from every sixteenth block."""
     rows: int
     """Rows with a difference."""
 
@@ -67,12 +69,10 @@ def count(base_RC: np.ndarray, tuned_RC: np.ndarray, touched_C: np.ndarray) -> C
         raise TypeError(f"bits of bfloat16 (uint16), float16 or bits of float32 (uint32), not {dtype}")
     into, fours = empty(), np.zeros((4, BINADES), np.int64)
     every = 1 if base_RC.size < _LARGE else _SAMPLED
-    counted = (touched_C, into.counts, into.squares, fours, every)
-    if dtype == np.uint32:
-        rows = _count32(base_RC, tuned_RC, *counted)
-    else:
-        table = _float16_bits() if dtype == np.float16 else np.zeros(0, np.uint32)
-        rows = _count16(base_RC.view(np.uint16), tuned_RC.view(np.uint16), *counted, table)
+    table = _float16_bits() if dtype == np.float16 else np.zeros(0, np.uint32)
+    bits = np.uint16 if dtype.itemsize == 2 else np.uint32
+    slabs = (base_RC.view(bits), tuned_RC.view(bits), touched_C)
+    rows = _count(*slabs, into.counts, into.squares, fours, every, table)
     return into._replace(rows=int(rows), binades=fours.sum(0) * every)
 
 
@@ -89,46 +89,57 @@ def _float16_bits() -> np.ndarray:
 
 
 _FAST = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract", "nsz"}}
-_SAMPLED, _LARGE = 8, 2**20
+_SAMPLED, _LARGE = 16, 2**20
 # What LLVM turns into vector code: short loops that write one array or only sum, and sums that are narrowed again at
 # once (numba widens those of small integers).
 
 
-@njit(**_FAST)
-def _values(base, tuned, differ, counts, squares):  # type: ignore[no-untyped-def]
-    """Counts by tolerance, and sums of squares, of float32 values of which `differ` are different.
+@intrinsic
+def _as_float(context, bits):  # type: ignore[no-untyped-def]
+    """The float32 of 32 bits; of 16 bits, those of bfloat16, which are the upper ones."""
 
-    Nearly always no difference is below the third tolerance, which is then known without counting those below.
-    """
-    t2, t3, t4, t5 = _TOLERANCES[2], _TOLERANCES[3], _TOLERANCES[4], _TOLERANCES[5]
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        (wide,) = args
+        if bits == types.uint16:
+            wide = builder.shl(builder.zext(wide, ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
+        return builder.bitcast(wide, ir.FloatType())
+
+    return types.float32(bits), generate
+
+
+@intrinsic
+def _magnitude(context, bits):  # type: ignore[no-untyped-def]
+    """Bits without the sign."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.and_(args[0], ir.Constant(args[0].type, 2 ** (bits.bitwidth - 1) - 1))
+
+    return bits(bits), generate
+
+
+@njit(**_FAST)
+def _values(base, tuned, counts, squares):  # type: ignore[no-untyped-def]
+    """Counts by tolerance, and sums of squares."""
+    t0, t1, t2, t3, t4, t5 = _TOLERANCES
     count = np.int32
-    c2 = c3 = c4 = c5 = count(0)
+    c0 = c1 = c2 = c3 = c4 = c5 = count(0)
     moved = size = np.float32(0)
     for i in range(len(base)):
-        delta = tuned[i] - base[i]
+        first = _as_float(base[i])
+        delta = _as_float(tuned[i]) - first
         moved += delta * delta
-        size += base[i] * base[i]
+        size += first * first
         delta = abs(delta)
+        c0 = count(c0 + (delta > t0))
+        c1 = count(c1 + (delta > t1))
         c2 = count(c2 + (delta > t2))
         c3 = count(c3 + (delta > t3))
         c4 = count(c4 + (delta > t4))
         c5 = count(c5 + (delta > t5))
-    squares[0] += moved
-    squares[1] += size
-    c0 = c1 = c2
-    if c2 < differ:
-        c0, c1 = _beyond(base, tuned, _TOLERANCES[0]), _beyond(base, tuned, _TOLERANCES[1])
     for k, c in enumerate((c0, c1, c2, c3, c4, c5)):
         counts[1 + k] += c
-
-
-@njit(**_FAST)
-def _beyond(base, tuned, tolerance):  # type: ignore[no-untyped-def]
-    count = np.int32
-    beyond = count(0)
-    for i in range(len(base)):
-        beyond = count(beyond + (abs(tuned[i] - base[i]) > tolerance))
-    return beyond
+    squares[0] += moved
+    squares[1] += size
 
 
 @njit(**_FAST)
@@ -174,76 +185,69 @@ def _add_places(counts, u0, u1, u2, u3):  # type: ignore[no-untyped-def]
 
 
 @njit(**_FAST)
-def _widen(bits, wide):  # type: ignore[no-untyped-def]
-    """bfloat16 is the upper half of a float32."""
-    for i in range(len(bits)):
-        wide[i] = np.uint32(bits[i]) << 16
-
-
-@njit(**_FAST)
 def _look_up(bits, wide, table):  # type: ignore[no-untyped-def]
     for i in range(len(bits)):
         wide[i] = table[bits[i]]
 
 
 @njit(**_FAST)
-def _touch(base, tuned, touched, sign):  # type: ignore[no-untyped-def]
-    """Set what differs, 0 and -0 apart."""
+def _exponents(bits, binades):  # type: ignore[no-untyped-def]
+    shift = 7 if bits.itemsize == 2 else 23
+    for i in range(len(bits)):  # four histograms, so that an increment need not wait for the one before
+        binades[i & 3, (bits[i] >> shift) & 255] += 1
+
+
+@njit(**_FAST)
+def _touch(base, tuned, touched):  # type: ignore[no-untyped-def]
+    """Set the columns in which a row differs, 0 and -0 apart."""
     for i in range(len(base)):
-        touched[i] |= np.uint8((base[i] != tuned[i]) & (((base[i] | tuned[i]) & sign) != 0))
+        touched[i] |= np.uint8((base[i] != tuned[i]) & ((_magnitude(base[i]) | _magnitude(tuned[i])) != 0))
 
 
 @njit(**_FAST)
-def _exponents(wide, binades):  # type: ignore[no-untyped-def]
-    for i in range(len(wide)):  # four histograms, so that an increment need not wait for the one before
-        binades[i & 3, (wide[i] >> 23) & 255] += 1
+def _differs(base, tuned):  # type: ignore[no-untyped-def]
+    """Whether a row differs anywhere: where many weights changed, the first few tell."""
+    i = 0
+    while i < len(base) and (base[i] == tuned[i] or (_magnitude(base[i]) | _magnitude(tuned[i])) == 0):
+        i += 1
+    return i < len(base)
 
 
 @njit(**_FAST)
-def _count16(base_RC, tuned_RC, touched_C, counts, squares, binades, every, table):  # type: ignore[no-untyped-def]
-    """16-bit floats: float16 by the `table` of their float32 bits, bfloat16 without one."""
+def _measure(base, tuned, counts, squares, binades, sampled):  # type: ignore[no-untyped-def]
+    _values(base, tuned, counts, squares)
+    if sampled:
+        _exponents(base, binades)
+
+
+@njit(**_FAST)
+def _count(base_RC, tuned_RC, touched_C, counts, squares, binades, every, table):  # type: ignore[no-untyped-def]
+    """All blocks of two slabs; a block is several rows, or a part of one. Returns rows that differ."""
     rows, columns = base_RC.shape
+    base, tuned = base_RC.ravel(), tuned_RC.ravel()
+    height, width = max(1, _BLOCK // max(columns, 1)), max(1, min(columns, _BLOCK))
     wide_base, wide_tuned = np.empty(_BLOCK, np.uint32), np.empty(_BLOCK, np.uint32)
-    base, tuned = wide_base.view(np.float32), wide_tuned.view(np.float32)
-    touched_rows = blocks = 0
-    for r in range(rows):
-        differ = 0
-        for start in range(0, columns, _BLOCK):
-            n = min(_BLOCK, columns - start)
-            a, b = base_RC[r, start : start + n], tuned_RC[r, start : start + n]
+    differ_R = np.zeros(rows, np.bool_)
+    blocks, all_touched = 0, False
+    for top in range(0, rows, height):
+        bottom = min(top + height, rows)
+        for left in range(0, columns, width):
+            right = min(left + width, columns)
+            start, stop = top * columns + left, (bottom - 1) * columns + right
+            a, b = base[start:stop], tuned[start:stop]
+            every_th = blocks % every == 0
             if len(table) > 0:
                 _look_up(a, wide_base, table)
                 _look_up(b, wide_tuned, table)
+                _measure(wide_base[: len(a)], wide_tuned[: len(a)], counts, squares, binades, every_th)
             else:
-                _widen(a, wide_base)
-                _widen(b, wide_tuned)
-            found = _places16(a, b, counts)
-            _values(base[:n], tuned[:n], found, counts, squares)
-            _touch(a, b, touched_C[start : start + n], np.uint16(0x7FFF))
-            differ += found
-            if blocks % every == 0:
-                _exponents(wide_base[:n], binades)
+                _measure(a, b, counts, squares, binades, every_th)
             blocks += 1
-        touched_rows += differ > 0
-    return touched_rows
-
-
-@njit(**_FAST)
-def _count32(base_RC, tuned_RC, touched_C, counts, squares, binades, every):  # type: ignore[no-untyped-def]
-    """float32."""
-    rows, columns = base_RC.shape
-    touched_rows = blocks = 0
-    for r in range(rows):
-        differ = 0
-        for start in range(0, columns, _BLOCK):
-            stop = min(start + _BLOCK, columns)
-            a, b = base_RC[r, start:stop], tuned_RC[r, start:stop]
-            found = _places32(a, b, counts)
-            _values(a.view(np.float32), b.view(np.float32), found, counts, squares)
-            _touch(a, b, touched_C[start:stop], np.uint32(0x7FFFFFFF))
-            differ += found
-            if blocks % every == 0:
-                _exponents(a, binades)
-            blocks += 1
-        touched_rows += differ > 0
-    return touched_rows
+            found = _places16(a, b, counts) if base.itemsize == 2 else _places32(a, b, counts)
+            for r in range(top, bottom if found > 0 else top):
+                a, b = base[r * columns + left : r * columns + right], tuned[r * columns + left : r * columns + right]
+                differ_R[r] = differ_R[r] or _differs(a, b)
+                if not all_touched:
+                    _touch(a, b, touched_C[left:right])
+            all_touched = all_touched or (found > 0 and touched_C.all())
+    return np.count_nonzero(differ_R)

@@ -100,7 +100,7 @@ def choose_weights(config: Config, model: str, run: Run) -> None:
         return
     if type(config.learner.adapter) is not find("adapter", "full"):
         raise UserError("learner.mask chooses among the model's own weights: set learner.adapter=full")
-    weights = dict(build_learner(config, model, run.terminal.say).policy.base_weights())
+    weights = dict(build_learner(config, model, run.terminal.say).base_weights())
     chosen = mask.choose(weights, derive_seed(config.seed, "mask"))
     number, all_of_them = sum(int(own.sum()) for own in chosen.values()), sum(t.numel() for t in weights.values())
     if number == 0:

@@ -8,7 +8,7 @@ digest, its adapter's folder and a checkpoint are the same on any number of rank
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,10 @@ class LearnerGroup:
         """As `Learner.load_state_dict`; the state may come from another number of ranks."""
         self._ask("load", state)
         self._mirror.load_state_dict(state)
+
+    def base_weights(self) -> Iterator[tuple[str, Any]]:
+        """As `Learner.base_weights`, of the mirror."""
+        return self._mirror.base_weights()
 
     def masters(self) -> dict[str, Any]:
         """None: the ranks keep them to themselves."""

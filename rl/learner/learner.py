@@ -198,6 +198,10 @@ class Learner:
         """The trained tensors, whole and on the CPU, in the order of the model's parameters."""
         return [full(p.detach()).cpu() for _, p in self._trained]
 
+    def base_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The model's own parameters by plain names, without any adapter; live: those that are trained will move."""
+        return self._options.adapter.base_weights(self._model)
+
     def masters(self) -> dict[str, Tensor]:
         """Float32 masters of trained weights that are narrower, by the weights' names; none where none are."""
         return {name: full(master) for name, master in self._masters.wide().items()}

@@ -41,10 +41,6 @@ class LivePolicy:
         """The effective weights by the base's parameter names, in its dtype and on its device, one at a time."""
         return self._adapter.weights(self._model)
 
-    def base_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """The model's own parameters by plain names, without any adapter; live: those that are trained will move."""
-        return self._adapter.base_weights(self._model)
-
     def save_adapter(self, folder: Path) -> Literal["adapter", "merged"]:
         """Write the PEFT folder, which `PeftModel` and vLLM load, or the merged model where there is no such form.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ...kernels.delta import BINADES, TOLERANCES, ULPS, Counted
+from ...kernels.delta import TOLERANCES, ULPS, Counted
 
 BFLOAT16_DIGITS = 7
 """Bits of a bfloat16's mantissa."""
@@ -122,8 +122,9 @@ def swallowed(binades: np.ndarray, weights: int, squares: float) -> float:
     """
     if squares <= 0:
         return float(weights)
-    deviation = math.sqrt(squares / weights)
-    exponents = np.maximum(np.arange(BINADES), 1) - 127
-    halves = np.exp2(exponents - BFLOAT16_DIGITS - 1.0)
-    shares = np.array([math.erf(half / (deviation * math.sqrt(2))) for half in halves])
-    return weights * float(shares @ binades / max(int(binades.sum()), 1))
+    width = math.sqrt(2 * squares / weights)
+    exponents = np.flatnonzero(binades)
+    halves = np.exp2(np.maximum(exponents, 1) - 127 - BFLOAT16_DIGITS - 1.0)
+    shares = [math.erf(ratio) for ratio in halves / width]
+    counted = binades[exponents]
+    return weights * float(shares @ counted) / max(int(counted.sum()), 1)

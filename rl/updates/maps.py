@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas
 
 Form = Literal["stored", "float32"]
-SLAB = 2**21
+SLAB = 2**22
 """Elements that a thread compares at once."""
 
 
@@ -185,7 +185,7 @@ def _finish(name: str, started: Any, base: Weights, tuned: Weights, mapped: Mapp
     if not np.isfinite(counted.squares).all():
         raise UserError(f"{name} holds values that are not finite in {base.label} or {tuned.label}")
     shape = base.kept[name].shape
-    columns = int(np.bitwise_or.reduce(touched).sum()) if touched else 0
+    columns = int(np.count_nonzero(np.bitwise_or.reduce(touched))) if touched else 0
     stored = change_of(counted, _sides(shape), columns)
     names = {dtype: name for name, dtype in DTYPES.items()}
     update = TensorUpdate(name, layer_of(name), kind_of(name), shape, names[dtype], stored, None)
@@ -193,7 +193,7 @@ def _finish(name: str, started: Any, base: Weights, tuned: Weights, mapped: Mapp
     if wide is None:
         return update
     _, touched, slabs = _start(torch.zeros_like(wide), wide, mapped)
-    moved = change_of(kernel.total(slabs), _sides(shape), int(np.bitwise_or.reduce(touched).sum()))
+    moved = change_of(kernel.total(slabs), _sides(shape), int(np.count_nonzero(np.bitwise_or.reduce(touched))))
     swallow = swallowed(counted.binades, stored.weights, moved.squares)
     moved = replace(moved, ulps=(), base_squares=stored.base_squares, swallowed=swallow)
     return replace(update, float32=moved)

@@ -60,7 +60,7 @@ def _of_run(run: Path, which: str) -> Weights:
     learner = (
         build_learner(config, model, log=lambda text: None) if which == "0" else trained_learner(run, model, which)
     )
-    base = held(f"{run}@0", dict(learner.policy.base_weights()))
+    base = held(f"{run}@0", dict(learner.base_weights()))
     return base if which == "0" else of_learner(learner, base, label)
 
 

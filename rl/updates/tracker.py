@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -71,8 +71,7 @@ class Tracker:
         self._counters: dict[str, Counter] = {}
         if every:
             kernel.warm()
-            own: Any = learner.policy
-            base = {name: p.detach().clone() if p.requires_grad else p.detach() for name, p in own.base_weights()}
+            base = {name: p.detach().clone() if p.requires_grad else p.detach() for name, p in learner.base_weights()}
             self._base = held("the run's model", base)
             self._counters = {name: Counter(tensors) for name, tensors in self._tensors(base).items()}
 
