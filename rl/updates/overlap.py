@@ -3,6 +3,10 @@
 Of sets A and B among n weights, the paper's one-sided overlaps are |A and B| / |A| and / |B| (Mukherjee et al. 2025,
 arXiv 2505.11711, section 4.3), the two-sided one |A and B| / |A or B|. By chance |A and B| is hypergeometric: mean
 |A||B|/n, variance |A||B|(n - |A|)(n - |B|) / (n^2 (n - 1)).
+
+Chance has three forms here, each stricter than the one before: sets spread over all weights; within each tensor; within
+the weights of a tensor that share an exponent. The last asks what overlap is left where rounding, which lets small
+weights change and holds large ones, would have chosen the same weights for both.
 """
 
 from __future__ import annotations
@@ -39,6 +43,8 @@ class Met:
     """Weights that the first changed."""
     second: int
     both: int
+    by_size: tuple[float, float]
+    """Mean and deviation of `both` by chance within each binade of the first one's base."""
 
 
 @dataclass(frozen=True)
@@ -56,26 +62,28 @@ class Overlap:
     matched: float
     """Expected of both, were each set spread anew within each tensor: this allows for tensors that all change more."""
     matched_95: tuple[float, float]
+    sized: float
+    """Expected of both, were each set spread anew among the weights of a tensor that share an exponent."""
+    sized_95: tuple[float, float]
 
     def figures(self) -> dict[str, float]:
         """As plain numbers: overlaps and their baselines as shares of the first set, of the second, and of either."""
         either = self.first + self.second - self.both
-        share = {"first": max(self.first, 1), "second": max(self.second, 1)}
-        low, high = self.by_chance_95
-        near, far = self.matched_95
-        return {
+        figures: dict[str, float] = {
             "weights": self.weights,
             "changed_first": self.first,
             "changed_second": self.second,
             "overlap": self.both / max(either, 1),
-            **{f"overlap_of_{side}": self.both / size for side, size in share.items()},
-            **{f"by_chance_of_{side}": self.by_chance / size for side, size in share.items()},
-            **{f"by_chance_low_of_{side}": low / size for side, size in share.items()},
-            **{f"by_chance_high_of_{side}": high / size for side, size in share.items()},
-            **{f"matched_of_{side}": self.matched / size for side, size in share.items()},
-            **{f"matched_low_of_{side}": near / size for side, size in share.items()},
-            **{f"matched_high_of_{side}": far / size for side, size in share.items()},
         }
+        laws = {"chance": self.by_chance_95, "matched": self.matched_95, "sized": self.sized_95}
+        means = {"chance": self.by_chance, "matched": self.matched, "sized": self.sized}
+        for side, size in (("first", max(self.first, 1)), ("second", max(self.second, 1))):
+            figures[f"overlap_of_{side}"] = self.both / size
+            for law, (low, high) in laws.items():
+                figures[f"{law}_of_{side}"] = means[law] / size
+                figures[f"{law}_low_of_{side}"] = low / size
+                figures[f"{law}_high_of_{side}"] = high / size
+        return figures
 
 
 @dataclass(frozen=True)
@@ -131,11 +139,16 @@ def overlap_of(met: Iterable[Met]) -> Overlap:
     listed = list(met)
     weights, first, second, both = (sum(getattr(m, f) for m in listed) for f in ("weights", "first", "second", "both"))
     chance, spread = hypergeometric(weights, first, second)
-    laws = [hypergeometric(m.weights, m.first, m.second) for m in listed]
-    matched, matched_spread = sum(mean for mean, _ in laws), math.sqrt(sum(s**2 for _, s in laws))
-    return Overlap(
-        weights, first, second, both, chance, _around(chance, spread), matched, _around(matched, matched_spread)
-    )
+    matched = _summed(hypergeometric(m.weights, m.first, m.second) for m in listed)
+    sized = _summed(m.by_size for m in listed)
+    means = (chance, _around(chance, spread), matched[0], _around(*matched), sized[0], _around(*sized))
+    return Overlap(weights, first, second, both, *means)
+
+
+def _summed(laws: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """Mean and deviation of a sum of independent draws."""
+    listed = list(laws)
+    return sum(mean for mean, _ in listed), math.sqrt(sum(deviation**2 for _, deviation in listed))
 
 
 def hypergeometric(n: int, first: int, second: int) -> tuple[float, float]:
@@ -169,14 +182,19 @@ def overlaps(sides: Sequence[tuple[Weights, Weights]], tolerance: float = 0.0) -
     for name in names:
         sets = [changed(base.read(name), tuned.read(name), tolerance) for base, tuned in sides]
         for i, j in pairs:
-            met[i, j].append(_met(name, sets[i], sets[j]))
+            met[i, j].append(_met(name, sides[i][0].read(name), sets[i], sets[j]))
     labels = [tuned.label for _, tuned in sides]
     return Overlaps(tolerance, tuple(Pair(labels[i], labels[j], tuple(met[i, j])) for i, j in pairs), tuple(apart))
 
 
-def _met(name: str, one: Tensor, other: Tensor) -> Met:
-    sizes = (int(torch.count_nonzero(mask)) for mask in (one, other, one & other))
-    return Met(name, layer_of(name), kind_of(name), one.numel(), *sizes)
+def _met(name: str, base: Tensor, one: Tensor, other: Tensor) -> Met:
+    exponents = (base.float().view(torch.int32) >> 23) & 255
+    counts = [
+        torch.bincount(own.flatten(), minlength=256).tolist() for own in (exponents, exponents[one], exponents[other])
+    ]
+    by_size = _summed(hypergeometric(n, a, b) for n, a, b in zip(*counts, strict=True) if n)
+    first, second, both = (int(torch.count_nonzero(mask)) for mask in (one, other, one & other))
+    return Met(name, layer_of(name), kind_of(name), one.numel(), first, second, both, by_size)
 
 
 def _around(mean: float, deviation: float) -> tuple[float, float]:

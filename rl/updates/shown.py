@@ -34,11 +34,15 @@ def show_overlaps(overlaps: Overlaps) -> None:
     console = Console()
     for pair in overlaps.pairs:
         console.print(f"A = {pair.first}, B = {pair.second}", markup=False)
-        table = _table("", "A", "B", "both/A", "both/B", "both/either", "chance/A", "matched/A, 95 %")
+        table = _table("", "A", "B", "both/A", "both/B", "chance/A", "matched/A", "sized/A, 95 %")
         layers = {f"layer {layer}": found for layer, found in pair.by_layer().items()}
         for part, found in {"all": pair.total(), **pair.by_kind(), **layers}.items():
             table.add_row(part, *_met(found))
         console.print(table)
+    console.print(
+        "chance: spread over all weights; matched: within each tensor; sized: among a tensor's weights of one"
+    )
+    console.print("exponent, which rounding treats alike")
     if overlaps.apart:
         console.print(f"not in all models in one shape, left out: {', '.join(overlaps.apart)}", markup=False)
 
@@ -64,10 +68,12 @@ def _rank(update: UpdateMap, form: Form, kind: str | None) -> str:
 
 def _met(found: Overlap) -> list[str]:
     figures = found.figures()
-    first = [figures[f"matched{which}_of_first"] for which in ("", "_low", "_high")]
+    low, high = figures["sized_low_of_first"], figures["sized_high_of_first"]
     return [
         f"{found.first / max(found.weights, 1):.2%}",
         f"{found.second / max(found.weights, 1):.2%}",
-        *(f"{figures[key]:.1%}" for key in ("overlap_of_first", "overlap_of_second", "overlap", "by_chance_of_first")),
-        f"{first[1]:.2%} to {first[2]:.2%}",
+        f"{figures['overlap_of_first']:.1%}",
+        f"{figures['overlap_of_second']:.1%}",
+        *(f"{figures[f'{law}_of_first']:.1%}" for law in ("chance", "matched")),
+        f"{low:.1%} to {high:.1%}",
     ]

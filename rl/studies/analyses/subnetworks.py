@@ -1,4 +1,4 @@
-"""Sparsity of updates at each tolerance, with and without rounding; their ranks; overlap across seeds; masked re-runs."""
+"""Sparsity of updates by tolerance, with and without rounding; ranks; overlap across seeds; masked re-runs."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def _sparsity_table(study: Finished, rows: _Rows) -> Table:
     names = [*(f"unchanged within {tolerance:g}" for tolerance in SHOWN), "unchanged in float32", "rounding only"]
     body = tuple((arm, *(_shown(rows.values[name][arm]) for name in names)) for arm in study.arms)
     note = (
-        f"Shares of all weights{_over(study)}. In float32: of the masters, where there are any, else as stored. Rounding "
-        "only: what bfloat16 would have swallowed of an update of the same norm, spread at random."
+        f"Shares of all weights{_over(study)}. In float32: of the masters, where there are any, else as stored. "
+        "Rounding only: what bfloat16 would have swallowed of an update of the same norm, spread at random."
     )
     head = ("arm", *(f"≤ {tolerance:g}" for tolerance in SHOWN), "in float32", "rounding only")
     return Table("Unchanged weights by tolerance", head, body, note)
@@ -126,13 +126,7 @@ def _overlap_table(study: Finished, ends: Mapping[tuple[str, int], _End]) -> tup
     """Every two seeds of an arm, at tolerance 0: overlap of what changed, and what chance would give."""
     from ...updates.overlap import overlaps
 
-    keys = [
-        "overlap_of_first",
-        "by_chance_of_first",
-        "matched_of_first",
-        "matched_low_of_first",
-        "matched_high_of_first",
-    ]
+    keys = [f"{law}_of_first" for law in ("overlap", "chance", "matched", "sized", "sized_low", "sized_high")]
     found = {}
     for arm in study.arms:
         sides = [(ends[arm, seed].base, ends[arm, seed].tuned) for seed in study.seeds]
@@ -141,10 +135,11 @@ def _overlap_table(study: Finished, ends: Mapping[tuple[str, int], _End]) -> tup
     body = tuple((arm, *(f"{row[key]:.3f}" for key in keys)) for arm, row in found.items())
     pairs = len(list(combinations(study.seeds, 2)))
     note = (
-        f"Of the weights that one seed changed, the share that another changed too; means over {pairs} pairs. By chance: "
-        "sets of these sizes spread over the model; matched: within each tensor, with the ends of its 95 % interval."
+        f"Of the weights that one seed changed, the share that another changed too; means over {pairs} pairs. "
+        "By chance: sets of these sizes spread over the model; matched: within each tensor; sized: among a tensor's "
+        "weights of one exponent, which rounding treats alike, with the ends of its 95 % interval."
     )
-    head = ("arm", "overlap", "by chance", "matched", "matched, low", "matched, high")
+    head = ("arm", "overlap", "by chance", "matched", "sized", "sized, low", "sized, high")
     return Table("Overlap of seeds", head, body, note), found
 
 
@@ -166,8 +161,8 @@ def _agreement_table(study: Finished, ends: Mapping[tuple[str, int], _End]) -> t
     if not body:
         return None
     note = (
-        f"Share of all weights on which the two runs of a seed end alike{_over(study)}; distance: between the two ends, "
-        "over the norm of the unmasked run's update."
+        f"Share of all weights on which the two runs of a seed end alike{_over(study)}; distance: between the two "
+        "ends, over the norm of the unmasked run's update."
     )
     head = ("arm", "against", "equal", *(f"within {tolerance:g}" for tolerance in AGREE), "distance")
     return Table("Agreement of masked runs with the unmasked one", head, tuple(body), note), found
