@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -94,7 +94,12 @@ _SAMPLED, _LARGE = 16, 2**20
 # once (numba widens those of small integers).
 
 
-@intrinsic
+def _intrinsic(function: Any) -> Any:
+    """numba's, which type checkers take for the function it is given."""
+    return intrinsic(function)
+
+
+@_intrinsic
 def _as_float(context, bits):  # type: ignore[no-untyped-def]
     """The float32 of 32 bits; of 16 bits, those of bfloat16, which are the upper ones."""
 
@@ -107,7 +112,7 @@ def _as_float(context, bits):  # type: ignore[no-untyped-def]
     return types.float32(bits), generate
 
 
-@intrinsic
+@_intrinsic
 def _magnitude(context, bits):  # type: ignore[no-untyped-def]
     """Bits without the sign."""
 

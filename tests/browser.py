@@ -62,6 +62,6 @@ def open_folds(driver):
     WebDriverWait(driver, PATIENCE).until(
         lambda d: d.execute_script(
             "return [...document.querySelectorAll('.plot')]"
-            ".every((p) => p._fullData && p.querySelector('.trace path[d], .trace .point path[d]'))"
+            ".every((p) => p._fullData && p.querySelector('.trace path[d], .trace .point path[d], .hm image'))"
         )
     )

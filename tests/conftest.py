@@ -63,5 +63,6 @@ def tiny_recipe(tiny_shape: str, tmp_path_factory: pytest.TempPathFactory) -> Pa
         "learner: {lr: 1e-3, adapter: {name: lora, r: 4, alpha: 8, dropout: 0.05}}\n"
         "eval: {problems: 8, n: 4, every: 3, online_problems: 4, online_samples: 2}\n"
         "checkpoint: {every: 2}\n"
+        "tracking: {every: 2}\n"
     )
     return path

@@ -75,6 +75,8 @@ class Run:
     """How many problems were kept and left out, and the chat template."""
     timeline: tuple[tuple[int, tuple[Block, ...]], ...] = ()
     """Each step, and when its stages ran."""
+    updates: Mapping[str, Any] | None = None
+    """What changed since the run's model, at its newest checkpoint: see docs/updates.md."""
 
     @property
     def step(self) -> int:
@@ -167,6 +169,7 @@ def read_run(folder: Path) -> Run:
         recipe=str(recipe.get("recipe", "")),
         data=data,
         timeline=_timeline(folder / "logs" / "timeline.jsonl"),
+        updates=_newest_map(folder / "updates", notes),
     )
 
 
@@ -271,6 +274,13 @@ def _object(path: Path, notes: list[str]) -> Mapping[str, Any] | None:
     if value is None:
         notes.append(f"{path.name} cannot be read and is left out")
     return value
+
+
+def _newest_map(folder: Path, notes: list[str]) -> Mapping[str, Any] | None:
+    """The update map of the newest checkpoint, if it is of the form that this version writes."""
+    paths = sorted(folder.glob("step_*/updates.json"), key=lambda path: int(path.parent.name.removeprefix("step_")))
+    tree = _object(paths[-1], notes) if paths else None
+    return tree if tree is not None and tree.get("schema") == 1 else None
 
 
 def _evaluations(folder: Path, notes: list[str]) -> tuple[Evaluation, ...]:

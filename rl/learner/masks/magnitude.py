@@ -1,9 +1,9 @@
-"""The largest weights: a control that knows the model but no run."""
+"""The largest weights, or the smallest: controls that know the model but no run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .base import Sized
 
@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 
 
 class Magnitude(Sized):
-    """As many weights as another run changed, or of a density: those of largest magnitude."""
+    """As many weights as another run changed, or of a density, by their magnitude."""
+
+    order: Literal["largest", "smallest"] = "largest"
+    """Which end of them. bfloat16 lets the smallest change most easily."""
 
     def choose(self, base: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-        """The largest in each tensor, or among all; of equal ones the first."""
+        """The largest or smallest in each tensor, or among all; of equal ones the first."""
         import torch
 
         sizes = self.sizes(base)
@@ -25,7 +28,7 @@ class Magnitude(Sized):
         chosen = {}
         for name, values in flat.items():
             chosen[name] = torch.zeros(len(values), dtype=torch.bool)
-            chosen[name][values.argsort(descending=True, stable=True)[: sizes[name]]] = True
+            chosen[name][values.argsort(descending=self.order == "largest", stable=True)[: sizes[name]]] = True
         if not self.matched:
             chosen = dict(zip(base, chosen[""].split([t.numel() for t in base.values()]), strict=True))
         return {name: chosen[name].view(tensor.shape) for name, tensor in base.items()}

@@ -14,6 +14,7 @@ from ..reading import PassAt, Run, is_number
 from .charts import Family, evaluation_charts, family_charts, pass_curves, short
 from .page import Section, h, table_html
 from .timeline import timeline_chart
+from .updates import map_sections
 from .workers import workers_note
 
 REWARD = (
@@ -70,6 +71,21 @@ OPTIMISATION = (
     ),
     Family("Learning rate", r"lr|learning_rate", smooth=False),
     Family("Gradient norm", r"(grad_norm.*)"),
+)
+UPDATES = (
+    Family(
+        "Weights since the run's model",
+        r"updates/(unchanged|never_touched|moved|reverted)",
+        percent=True,
+        smooth=False,
+        labels={"unchanged": "unchanged", "never_touched": "never touched", "moved": "moved by the step"},
+        note="Shares of all effective weights, as stored; reverted: changed before, equal again now.",
+    ),
+    Family("Norm of the update by module", r"updates/norm/(.+)", smooth=False),
+    Family("Norm of a step by module", r"updates/step_norm/(.+)", smooth=False),
+    Family("Norm of A and B by module", r"updates/((?:A|B)/norm/.+)", smooth=False),
+    Family("Weights of A and B", r"updates/((?:A|B)/(?:unchanged|never_touched|moved|reverted))", percent=True),
+    Family("Norm of a step in A and B", r"updates/((?:A|B)/step_norm/.+)", smooth=False),
 )
 COST = (
     Family("Time by stage", r"time/(?!step$)(.+)", "seconds a step", style="stack", total="time/step"),
@@ -138,6 +154,17 @@ def _families(id: str, title: str, families: Iterable[Family]) -> Callable[[Sequ
     return section
 
 
+def updates(runs: Sequence[Run]) -> Section | None:
+    """Which weights changed: the newest checkpoint's map (of a single run), and the counts over steps."""
+    charts = [chart for family in UPDATES for chart in family_charts(runs, family)]
+    tree = runs[0].updates if len(runs) == 1 else None
+    body = ""
+    if tree is not None:
+        first = map_sections(tree)[0]
+        body, charts = first.body, [*first.charts, *charts]
+    return Section("updates", "Which weights changed", body, tuple(charts)) if charts else None
+
+
 def cost(runs: Sequence[Run]) -> Section | None:
     """Time by stage, when each stage ran (of a single run), and memory."""
     charts = [chart for family in COST for chart in family_charts(runs, family)]
@@ -156,6 +183,7 @@ SECTIONS: tuple[Callable[[Sequence[Run]], Section | None], ...] = (
     _families("completions", "Completions", COMPLETIONS),
     _families("policy", "Policy", POLICY),
     _families("optimisation", "Optimisation", OPTIMISATION),
+    updates,
     cost,
     _families("faults", "Faults, skips and drops", FAULTS),
     problems,
