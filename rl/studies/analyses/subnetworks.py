@@ -76,11 +76,23 @@ class _End:
             **{f"unchanged within {tolerance:g}": stored.within(tolerance) for tolerance in SHOWN},
             "unchanged in float32": wide.unchanged,
             "rounding only": wide.rounding_only,
+            "held against one step": _held_against(self.base, self.run.config["learner"]["lr"]),
             "relative norm": wide.relative_norm,
             "rank / full": fmean(ranks) if ranks else 0.0,
             "pass@1": final[min(final)] if final else 0.0,
             "late reward": fmean(rewards[-max(1, len(rewards) // 4) :]) if rewards else 0.0,
         }
+
+
+def _held_against(base: Weights, step: float) -> float:
+    """The share of weights that rounding to their dtype leaves where they are, whether moved up or down by `step`."""
+    held = total = 0
+    for name in base.kept:
+        weight = base.read(name)
+        for moved in (weight.float() + step, weight.float() - step):
+            held += int((moved.to(weight.dtype) == weight).sum())
+            total += weight.numel()
+    return held / max(total, 1)
 
 
 class _Rows:
@@ -99,13 +111,15 @@ class _Rows:
 
 
 def _sparsity_table(study: Finished, rows: _Rows) -> Table:
-    names = [*(f"unchanged within {tolerance:g}" for tolerance in SHOWN), "unchanged in float32", "rounding only"]
+    names = [*(f"unchanged within {tolerance:g}" for tolerance in SHOWN), "unchanged in float32"]
+    names += ["rounding only", "held against one step"]
     body = tuple((arm, *(_shown(rows.values[name][arm]) for name in names)) for arm in study.arms)
     note = (
         f"Shares of all weights{_over(study)}. In float32: of the masters, where there are any, else as stored. "
-        "Rounding only: what bfloat16 would have swallowed of an update of the same norm, spread at random."
+        "Rounding only: what bfloat16 would have swallowed of an update of the same norm, spread at random. "
+        "One step: what it holds against a single step of the peak rate, about the most by which Adam moves a weight."
     )
-    head = ("arm", *(f"≤ {tolerance:g}" for tolerance in SHOWN), "in float32", "rounding only")
+    head = ("arm", *(f"≤ {tolerance:g}" for tolerance in SHOWN), "in float32", "rounding only", "one step")
     return Table("Unchanged weights by tolerance", head, body, note)
 
 
