@@ -167,7 +167,10 @@ def assemble(run: Run, model: str) -> Parts:
     )
     evaluator = Evaluator(eval_engine, verifier, problems.held_out, config.eval_sampling(), config.seed)
     rewards = {name: (weighted.weight, weighted.part) for name, weighted in config.rewards.items()}
-    tracker = Tracker(learner, config.tracking.every, run.clock)
+    tracked = config.tracking.every
+    if tracked and not type(config.learner.adapter).merges:
+        run.terminal.say("changed weights are not tracked: a base in 4 bits has no effective weights")
+        tracked = 0
     return Parts(
         learner,
         engine,
@@ -177,7 +180,7 @@ def assemble(run: Run, model: str) -> Parts:
         rewards,
         collection,
         evaluator,
-        tracker,
+        Tracker(learner, tracked, run.clock),
         problems.held_out,
     )
 

@@ -6,11 +6,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from ..runs.report.updates import WORDS
 from .change import Change
 from .maps import Form, UpdateMap
 from .overlap import Overlap, Overlaps
-
-WORDS: dict[Form, str] = {"stored": "as stored", "float32": "in float32, before rounding"}
 
 
 def show_map(update: UpdateMap) -> None:

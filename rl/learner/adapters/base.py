@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ....parts import Part
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 class Adapter(Part):
     """Options of one parameterisation. The model it attaches to is passed in again by whoever holds it."""
+
+    merges: ClassVar[bool] = True
+    """Whether the effective weights can be had: not of a base that is stored quantised."""
 
     def load_options(self) -> dict[str, Any]:
         """Extra arguments for transformers' `from_pretrained` (quantisation)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ....parts import UserError
 from .lora import Lora
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 class QLora(Lora):
     """LoRA whose frozen base is held in 4 bits; needs a CUDA device and bitsandbytes."""
+
+    merges: ClassVar[bool] = False
 
     quantisation: Literal["nf4", "fp4"] = "nf4"
     """The 4-bit data type."""

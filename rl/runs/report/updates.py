@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...updates.modules import KINDS
 from .charts import PALETTE, Chart, line_traces, make_chart, plain, short
 from .page import Page, Section, h, render_page, table_html
 
-KINDS = ("q", "k", "v", "o", "gate", "up", "down", "norm", "embedding", "head", "other")
 WORDS = {"stored": "as stored", "float32": "in float32, before rounding"}
 SPECTRA = 8
 """Spectra drawn, of the largest matrices."""
