@@ -33,7 +33,7 @@ def show_overlaps(overlaps: Overlaps) -> None:
     console = Console()
     for pair in overlaps.pairs:
         console.print(f"A = {pair.first}, B = {pair.second}", markup=False)
-        table = _table("", "A", "B", "both/A", "both/B", "chance/A", "matched/A", "sized/A, 95 %")
+        table = _table("", "A", "B", "both/A", "both/B", "chance", "matched", "sized, 95 %")
         layers = {f"layer {layer}": found for layer, found in pair.by_layer().items()}
         for part, found in {"all": pair.total(), **pair.by_kind(), **layers}.items():
             table.add_row(part, *_met(found))
@@ -74,5 +74,5 @@ def _met(found: Overlap) -> list[str]:
         f"{figures['overlap_of_first']:.1%}",
         f"{figures['overlap_of_second']:.1%}",
         *(f"{figures[f'{law}_of_first']:.1%}" for law in ("chance", "matched")),
-        f"{low:.1%} to {high:.1%}",
+        f"{low:.1%}–{high:.1%}",
     ]

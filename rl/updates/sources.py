@@ -15,13 +15,13 @@ def open_pair(base: str, tuned: str | None) -> tuple[Weights, Weights]:
     Raises:
         UserError: one of them cannot be had; the message says what to give.
     """
-    if tuned is None:
-        run, _, step = base.partition("@")
-        if not _is_run(Path(run)):
-            raise UserError(f"{base} is no run folder; name the tuned model too: underdog analyze updates BASE TUNED")
-        return open_weights(f"{run}@0"), open_weights(f"{run}@{step or 'last'}")
-    opened = open_weights(base)
-    return opened, open_weights(tuned, opened)
+    if tuned is not None:
+        opened = open_weights(base)
+        return opened, open_weights(tuned, opened)
+    run, _, step = base.partition("@")
+    if not _is_run(Path(run)):
+        raise UserError(f"{base} is no run folder, so what it began with is not known: name its base too")
+    return open_weights(f"{run}@0"), open_weights(f"{run}@{step or 'last'}")
 
 
 def open_weights(name: str, base: Weights | None = None) -> Weights:

@@ -166,7 +166,7 @@ def test_nothing_in_common_and_values_that_are_not_finite_are_refused(tmp_path: 
     for missing in ("./nowhere", "a/b/c"):
         with pytest.raises(UserError, match="there is no folder"):
             underdog.analyze(good, missing)
-    with pytest.raises(UserError, match="is no run folder; name the tuned model too"):
+    with pytest.raises(UserError, match="is no run folder.*name its base too"):
         underdog.analyze(good)
 
 
