@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ def start(part: Vllm, model: str, config: Any, adapter: Servable | None) -> Any:
     if adapter is not None:
         options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": adapter.rank}
         options["lora_target_modules"] = adapter.targets
+    _mend_llvmlite()
     with _process_as_it_was():
         from vllm import LLM
 
@@ -64,6 +66,26 @@ def room(config: Any, cache: int) -> int:
     kv_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     token = 2 * text.num_hidden_layers * kv_heads * head_dim * config.dtype.itemsize
     return max(1, min(text.max_position_embeddings, PASS_TOKENS, (cache // (token * BLOCK) - 1) * BLOCK))
+
+
+def _mend_llvmlite() -> None:
+    """Where numba is loaded, let llvmlite's handle of its library have no `__dict__`, as it says of any other object.
+
+    It takes every attribute for a function of the library, and vLLM 0.32, which looks for kernels in what each loaded
+    module holds, stumbles over it.
+    """
+    ffi = sys.modules.get("llvmlite.binding.ffi")
+    if ffi is None or not hasattr(ffi.lib, "__dict__"):
+        return
+    handle: Any = type(ffi.lib)
+    function = handle.__getattr__
+
+    def attribute(self: Any, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return function(self, name)
+
+    handle.__getattr__ = attribute
 
 
 @contextmanager
