@@ -70,7 +70,7 @@ class Crew:
 
     def _ready(self, run: Planned) -> bool:
         """Whether all that it needs is there, and nobody trains it: such as what a killed study left, for a moment."""
-        if not all((need / "summary.json").is_file() for need in run.needs):
+        if not all((need / "summary.json").is_file() and need not in self.running for need in run.needs):
             return False
         if not is_taken(run.lock):
             return True
