@@ -17,7 +17,6 @@ from ...kernels import delta as kernel
 from ..learner.bitmaps import read_bitmaps, write_bitmaps
 from ..runs.clock import Clock
 from ..runs.files import replacing, write_json
-from ..runs.interrupts import uninterrupted
 from .maps import compare
 from .modules import kind_of
 from .output import tree_of
@@ -71,8 +70,7 @@ class Tracker:
         self._before: dict[str, dict[str, Tensor]] = {}
         self._counters: dict[str, Counter] = {}
         if every:
-            with uninterrupted():
-                kernel.warm()
+            kernel.warm()
             base = {name: p.detach().clone() if p.requires_grad else p.detach() for name, p in learner.base_weights()}
             self._base = held("the run's model", base)
             self._counters = {name: Counter(tensors) for name, tensors in self._tensors(base).items()}
