@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("ray")
 from underdog.parts import UserError
 from underdog.rl.api import train
+from underdog.rollouts.workers import cluster
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
@@ -22,9 +23,13 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 def test_samples_are_one_update_old_and_a_resume_changes_no_bit(tiny_recipe: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"rollouts.workers": 1, "rollouts.max_staleness": 1, "eval.problems": 0, "eval.every": 0}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(tiny_recipe, out=str(whole), steps=4, **options)
-    train(tiny_recipe, out=str(parts), steps=2, **options)
-    train(tiny_recipe, out=str(parts), steps=4, resume=True, **options)
+    cluster.connect(tmp_path)  # one Ray for all of them
+    try:
+        train(tiny_recipe, out=str(whole), steps=4, **options)
+        train(tiny_recipe, out=str(parts), steps=2, **options)
+        train(tiny_recipe, out=str(parts), steps=4, resume=True, **options)
+    finally:
+        cluster.disconnect()
     assert metrics(whole) == metrics(parts)
     assert [row["rollouts/staleness"] for row in metrics(whole)] == [0, 1, 1, 1]
     assert all(row["freshness/gap"] < 1e-4 for row in metrics(whole))

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("vllm")
 pytest.importorskip("ray")
 
-STEPS = 4
+STEPS = 3
 SHORT = [
     "model=shape:tiny-reasoner",
     "rollouts.problems=4",
