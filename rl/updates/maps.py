@@ -185,18 +185,22 @@ def _finish(name: str, started: Any, base: Weights, tuned: Weights, mapped: Mapp
     if not np.isfinite(counted.squares).all():
         raise UserError(f"{name} holds values that are not finite in {base.label} or {tuned.label}")
     shape = base.kept[name].shape
-    columns = int(np.count_nonzero(np.bitwise_or.reduce(touched))) if touched else 0
-    stored = change_of(counted, _sides(shape), columns)
+    stored = change_of(counted, _sides(shape), _columns(touched))
     names = {dtype: name for name, dtype in DTYPES.items()}
     update = TensorUpdate(name, layer_of(name), kind_of(name), shape, names[dtype], stored, None)
     wide = _float32_delta(name, base, tuned)
     if wide is None:
         return update
     _, touched, slabs = _start(torch.zeros_like(wide), wide, mapped)
-    moved = change_of(kernel.total(slabs), _sides(shape), int(np.count_nonzero(np.bitwise_or.reduce(touched))))
+    moved = change_of(kernel.total(slabs), _sides(shape), _columns(touched))
     swallow = swallowed(counted.binades, stored.weights, moved.squares)
     moved = replace(moved, ulps=(), base_squares=stored.base_squares, swallowed=swallow)
     return replace(update, float32=moved)
+
+
+def _columns(touched: list[np.ndarray]) -> int:
+    """Columns that any slab touched; a tensor without rows has no slab."""
+    return int(np.count_nonzero(np.bitwise_or.reduce(touched))) if touched else 0
 
 
 def _float32_delta(name: str, base: Weights, tuned: Weights) -> Tensor | None:
