@@ -169,14 +169,14 @@ def _measure(base: Weights, tuned: Weights, names: list[str], mapped: Mapped) ->
         yield _finish(name, started, base, tuned, mapped)
 
 
-def _start(one: Tensor, other: Tensor, mapped: Mapped) -> tuple[torch.dtype, np.ndarray, Iterable[kernel.Counted]]:
+def _start(one: Tensor, other: Tensor, mapped: Mapped) -> tuple[torch.dtype, list[np.ndarray], Iterable[Any]]:
     """Begin to compare two tensors of one dtype; columns touched are set as the slabs are done."""
     a, b = _matrix(one), _matrix(other)
     height = max(1, SLAB // max(a.shape[1], 1))
     starts = range(0, a.shape[0], height)
     touched = [np.zeros(a.shape[1], np.uint8) for _ in starts]
     slabs = ([m[start : start + height] for start in starts] for m in (a, b))
-    return one.dtype, touched, mapped(kernel.count, *slabs, touched)  # type: ignore[return-value]
+    return one.dtype, touched, mapped(kernel.count, *slabs, touched)
 
 
 def _finish(name: str, started: Any, base: Weights, tuned: Weights, mapped: Mapped) -> TensorUpdate:
