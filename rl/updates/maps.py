@@ -175,8 +175,8 @@ def _start(one: Tensor, other: Tensor, mapped: Mapped) -> tuple[torch.dtype, lis
     height = max(1, SLAB // max(a.shape[1], 1))
     starts = range(0, a.shape[0], height)
     touched = [np.zeros(a.shape[1], np.uint8) for _ in starts]
-    slabs = ([m[start : start + height] for start in starts] for m in (a, b))
-    return one.dtype, touched, mapped(kernel.count, *slabs, touched)
+    first, second = ([m[start : start + height] for start in starts] for m in (a, b))
+    return one.dtype, touched, mapped(kernel.count, first, second, touched)
 
 
 def _finish(name: str, started: Any, base: Weights, tuned: Weights, mapped: Mapped) -> TensorUpdate:
