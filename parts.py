@@ -28,6 +28,7 @@ ROOMS = {
     "shaping": "rewards.shaping",
     "data": "rl.data",
     "adapter": "rl.learner.adapters",
+    "critic": "rl.learner.critics",
     "initialisation": "rl.learner.initialisations",
     "mask": "rl.learner.masks",
     "optimizer": "rl.learner.optimizers",

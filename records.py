@@ -142,9 +142,9 @@ class Verdict:
 class Group:
     """One problem's judged samples, and what was added on the way to the update.
 
-    `annotations` maps a name (`logp`, `ref_logp`) to one float32 array [T] a sample; `parts` maps a reward's name to
-    its unweighted rewards_G; `rewards_G` float64 is their weighted sum, reshaped; NaN where the sample was not graded.
-    `raw_G` is that sum before shaping.
+    `annotations` maps a name (`logp`, `ref_logp`, `values`) to one float32 array [T] a sample; `parts` maps a reward's
+    name to its unweighted rewards_G; `rewards_G` float64 is their weighted sum, reshaped; NaN where the sample was not
+    graded. `raw_G` is that sum before shaping.
     """
 
     problem: Problem
@@ -176,7 +176,9 @@ class Row:
     """One completion as the learner takes it: one advantage a token, and the weight of its tokens in the loss.
 
     The loss is the sum over all rows and tokens of `weight` times the token's loss, so `weight` holds the method's
-    denominator (per sequence, per token, constant). `old_logp_T`, `engine_logp_T`, `ref_logp_T` float32 or None.
+    denominator (per sequence, per token, constant). What else may be known of each token is float32 [T] or None: the
+    log-probs of the policy before the update, of the engine and of the reference, and the critic's value and the return
+    that it is to learn.
     """
 
     prompt_ids: np.ndarray
@@ -186,6 +188,8 @@ class Row:
     old_logp_T: np.ndarray | None = None
     engine_logp_T: np.ndarray | None = None
     ref_logp_T: np.ndarray | None = None
+    old_value_T: np.ndarray | None = None
+    return_T: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

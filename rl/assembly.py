@@ -69,10 +69,8 @@ def build_learner(config: Config, model: str, log: Callable[[str], None], folder
 
     `folder` is its run's, where the weights that a mask chose are kept.
     """
-    start = None if config.init_adapter is None else Path(config.init_adapter).expanduser()
     masks = folder / MASKS if folder is not None and (folder / MASKS).is_file() else None
-    settings = {"seed": config.seed, "steps": config.steps, "init_adapter": start}
-    return Learner(model, config.learner, **settings, log=log, masks=masks)
+    return Learner(model, config.learner, **_settings(config), log=log, masks=masks)
 
 
 def open_learner(config: Config, model: str, run: Run) -> Learner | LearnerGroup:
@@ -84,9 +82,18 @@ def open_learner(config: Config, model: str, run: Run) -> Learner | LearnerGroup
 
     if type(config.learner.mask) is not find("mask", "none"):
         raise UserError("learner.mask trains some weights of a tensor, which is not sharded: set learner.ranks=1")
+    return LearnerGroup(model, config.learner, run.folder / "logs", **_settings(config), log=run.terminal.say)
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """What a learner takes besides its model and options."""
     start = None if config.init_adapter is None else Path(config.init_adapter).expanduser()
-    settings = {"seed": config.seed, "steps": config.steps, "init_adapter": start, "log": run.terminal.say}
-    return LearnerGroup(model, config.learner, run.folder / "logs", **settings)
+    return {
+        "seed": config.seed,
+        "steps": config.steps,
+        "init_adapter": start,
+        "values": "values" in config.algorithm.needs,
+    }
 
 
 def choose_weights(config: Config, model: str, run: Run) -> None:

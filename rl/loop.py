@@ -47,7 +47,7 @@ def train(config: Config, *, recipe: str = "run", model: str | None = None, resu
 def learn(run: Run, parts: Parts) -> dict[str, Any]:
     """The loop, between an evaluation of the policy as it starts and one of the policy as it ends."""
     engine, learner, algorithm, collection = parts.engine, parts.learner, parts.algorithm, parts.collection
-    tracker = parts.tracker
+    tracker, needs = parts.tracker, algorithm.needs
     clock, idle = run.clock, 0
     base = evaluate(run, parts, "base")
     run.start()
@@ -56,12 +56,12 @@ def learn(run: Run, parts: Parts) -> dict[str, Any]:
             version = engine.publish(learner.policy)
         groups = collection.collect(step, version, until=algorithm.enough)
         with clock("annotate"):
-            groups = learner.annotate(groups, algorithm.needs | run.config.shaping.needs)
+            groups = learner.annotate(groups, needs | run.config.shaping.needs)
         groups = scoring.score(groups, parts.rewards, run.config.shaping)
         batch = algorithm.advantages(groups)
         tracker.before(step)
         with clock("update"):
-            stats = learner.update(batch, algorithm.loss, step) if batch.rows else {"updates/empty": 1.0}
+            stats = learner.update(batch, algorithm.loss, step, needs) if batch.rows else {"updates/empty": 1.0}
         idle = watch(run, groups, batch, idle)
         stats = {**collection.stats, **scoring.metrics(groups), **batch.stats, **stats, **tracker.after(step)}
         stats |= evaluate_online(run, parts, step)

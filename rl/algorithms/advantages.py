@@ -61,6 +61,19 @@ def whiten(values_N: np.ndarray) -> np.ndarray:
     return (values_N - values_N.mean()) / np.sqrt(max(float(values_N.var()), 1e-8))
 
 
+def generalised(rewards_T: np.ndarray, values_T: np.ndarray, gamma: float, lam: float) -> np.ndarray:
+    """Generalised advantages of one completion, Σ_l (γλ)^l δ_{t+l} with δ_t = r_t + γ V_{t+1} − V_t.
+
+    GAE (Schulman et al. 2015, arXiv 1506.02438, eq. 16). `values_T` are of the states before each token; nothing comes
+    after the last token, so that the value there is 0.
+    """
+    from scipy.signal import lfilter
+
+    after_T = np.append(values_T[1:], 0.0)
+    deltas_T = rewards_T + gamma * after_T - values_T
+    return np.asarray(lfilter([1.0], [1.0, -gamma * lam], deltas_T[::-1]))[::-1]
+
+
 def overlong_penalty(lengths_G: np.ndarray, max_tokens: int, buffer: int) -> np.ndarray:
     """0 up to max_tokens − buffer tokens, then linearly down to −1 at max_tokens and beyond.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...parts import Part
 from ...records import Batch, Group
@@ -13,23 +13,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """What the learner's forward gives for the completions' tokens of a micro-batch, packed end to end.
+class Outputs(NamedTuple):
+    """What the learner's forward gives for the completions' tokens of a micro-batch, packed end to end; float32 [T].
 
-    `logp_T` and `entropy_T` float32 [T]; `entropy_T` carries a gradient only where the algorithm needs `entropy`.
+    `entropy_T` carries a gradient only where the algorithm needs `entropy`; `value_T`, of the states before the tokens,
+    is there where it needs `values`. (A tuple, since FSDP looks into those for what a backward pass begins at.)
     """
 
     logp_T: Tensor
-    entropy_T: Tensor
+    entropy_T: Tensor | None = None
+    value_T: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class MicroBatch:
     """Whole rows, their completions' tokens packed end to end; all float32 [T] but `row_T` (int64, the token's row).
 
-    `old_logp_T` is never absent: with one update a batch it is the detached new one. `engine_logp_T` and `ref_logp_T`
-    are None where a sample or the recipe has none. `rows` is the number of rows.
+    `old_logp_T` is never absent: with one update a batch it is the detached new one. The others are None where a sample
+    or the recipe has none: `old_value_T` are the values at which the targets `return_T` were made. `rows` is the number
+    of rows.
     """
 
     advantage_T: Tensor
@@ -39,6 +41,8 @@ class MicroBatch:
     rows: int
     engine_logp_T: Tensor | None = None
     ref_logp_T: Tensor | None = None
+    old_value_T: Tensor | None = None
+    return_T: Tensor | None = None
 
 
 class Algorithm(Part):
@@ -46,7 +50,8 @@ class Algorithm(Part):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Annotations to be computed before the update: `logp` (several updates a batch), `ref_logp` (a KL term)."""
+        """Annotations to be computed before the update: `logp` (several updates a batch), `ref_logp` (a KL term),
+        `values` (the critic's, of the state before each token)."""
         return frozenset()
 
     def enough(self, groups: Sequence[Group], wanted: int) -> bool:

@@ -46,6 +46,21 @@ def clipped_surrogate(
     return loss_T, _clip_stats(low_T, high_T)
 
 
+def clipped_value_loss(
+    value_T: Tensor, old_value_T: Tensor, return_T: Tensor, clip: float | None
+) -> tuple[Tensor, Tensor]:
+    """½ max((V − R)², (V' − R)²) with V' held within `clip` of the old value, and which tokens V' decided.
+
+    As the authors of PPO do in their code (openai/baselines, ppo2) and TRL after them; without `clip` ½ (V − R)².
+    """
+    plain_T = (value_T - return_T).square()
+    if clip is None:
+        return plain_T / 2, plain_T.new_zeros(plain_T.shape)
+    near_T = old_value_T + (value_T - old_value_T).clamp(-clip, clip)
+    clipped_T = (near_T - return_T).square()
+    return plain_T.maximum(clipped_T) / 2, (clipped_T > plain_T).float()
+
+
 def clipped_weight(
     ratio_T: Tensor, advantage_T: Tensor, logp_T: Tensor, clip_low: float, clip_high: float
 ) -> tuple[Tensor, dict[str, Tensor]]:

@@ -91,7 +91,7 @@ class PolicyGradientBase(Algorithm):
         lengths_N = np.array([n for one in counting for n in one.group.lengths_G[one.graded]], dtype=np.int64)
         places = [(one.group, i) for one in used for i in one.graded]
         rows = [
-            self._row(group, i, advantage_T, lengths_N)
+            self.row(group, i, advantage_T, lengths_N)
             for (group, i), advantage_T in zip(places, self.token_advantages(used), strict=True)
         ]
         stats = {
@@ -138,7 +138,8 @@ class PolicyGradientBase(Algorithm):
         ratio_T = likelihood_ratio(logp_T - batch.old_logp_T)
         return clipped_surrogate(ratio_T, batch.advantage_T, self.clip_low, self.clip_high)
 
-    def _row(self, group: Group, i: int, advantage_T: np.ndarray, lengths_N: np.ndarray) -> Row:
+    def row(self, group: Group, i: int, advantage_T: np.ndarray, lengths_N: np.ndarray) -> Row:
+        """What the learner takes of the group's sample `i`, when completions of `lengths_N` tokens count."""
         sample = group.samples[i]
         return Row(
             prompt_ids=sample.prompt_ids,

@@ -29,9 +29,14 @@ from .policy import LivePolicy
 from .ranks import Ranks, full, like
 from .scorer import Scorer
 from .tally import Tally
+from .values import Values
 
 Loss = Callable[[Outputs, MicroBatch], tuple[Tensor, dict[str, Tensor]]]
-ANNOTATIONS = ("logp", "ref_logp")
+PASSES = (("logp", "values"), ("ref_logp",))
+"""The annotations, by the pass through the model that gives them."""
+ANNOTATIONS = frozenset(name for one_pass in PASSES for name in one_pass)
+CRITIC = "critic."
+"""Begins the names of what is trained and is no part of the policy."""
 
 
 class Learner:
@@ -49,10 +54,12 @@ class Learner:
         log: Callable[[str], None],
         ranks: Ranks | None = None,
         masks: Path | None = None,
+        values: bool = False,
     ) -> None:
         """Load `model`, attach the adapter, and shard it over `ranks` (none: this process alone).
 
-        `masks` holds the bitmaps of the weights that are trained, where not all of them are.
+        `masks` holds the bitmaps of the weights that are trained, where not all of them are; with `values` there is a
+        critic.
 
         Raises:
             UserError: the model, the adapter or the saved adapter cannot be had; the message says what to do.
@@ -69,12 +76,13 @@ class Learner:
             options.initialisation.on_init(self._model, derive_seed(seed, "initialisation"))
         chosen = _restrict(base.model, masks) if masks is not None else None
         self._ranks = ranks or Ranks()
-        self._scorer = Scorer(base.model, self._decoder(base.model))
+        self._scorer = Scorer(base.model, self._decoder(base.model), self._critic() if values else None)
         self._live = LivePolicy(self._model, base.model, base.tokenizer, options.adapter)
         self._ranks.shard(self._scorer, self._device)
         self._trained = [(name, p) for name, p in base.model.named_parameters() if p.requires_grad]
-        self._masters = Masters(self._trained, chosen, wide=options.masters)
-        self._optimizer = options.optimizer.build(self._masters.named, options.lr)
+        critics = [(n, p) for n, p in self._scorer.named_parameters() if n.startswith(CRITIC) and p.requires_grad]
+        self._masters = Masters([*self._trained, *critics], chosen, wide=options.masters)
+        self._optimizer, self._peaks = self._build_optimizer()
         # On a CPU each new shape of a bfloat16 product is compiled, and kept: a millisecond and half a megabyte.
         narrow = self._device == "cpu" and compute_dtype(base.model.dtype, "cpu") == torch.bfloat16
         self._multiple = 64 if narrow else 1
@@ -92,20 +100,22 @@ class Learner:
         return self._device
 
     def annotate(self, groups: Sequence[Group], needs: frozenset[str]) -> list[Group]:
-        """Groups with the annotations `logp` (this policy's) and `ref_logp` (the base's) that are needed.
+        """Groups with the annotations `logp`, `values` (this policy's) and `ref_logp` (the base's) that are needed.
 
         No dropout, no gradients; what a group already has is not computed again.
         """
         groups = list(groups)
-        for name in ANNOTATIONS:
-            todo = [i for i, group in enumerate(groups) if name in needs and name not in group.annotations]
+        for one_pass in PASSES:
+            names = [name for name in one_pass if name in needs]
+            todo = [i for i, group in enumerate(groups) if not group.annotations.keys() >= set(names)]
             samples = [sample for i in todo for sample in groups[i].samples]
             if not samples:
                 continue
-            logps = iter(self._logps([s.prompt_ids for s in samples], [s.tokens_T for s in samples], name))
+            found = self._scores([s.prompt_ids for s in samples], [s.tokens_T for s in samples], names)
+            each = {name: iter(arrays) for name, arrays in found.items()}
             for i in todo:
-                own = tuple(next(logps) for _ in groups[i].samples)
-                groups[i] = replace(groups[i], annotations={**groups[i].annotations, name: own})
+                own = {name: tuple(next(arrays) for _ in groups[i].samples) for name, arrays in each.items()}
+                groups[i] = replace(groups[i], annotations={**own, **groups[i].annotations})
         return groups
 
     def remember(self) -> None:
@@ -121,11 +131,11 @@ class Learner:
         prompts, completions = [s.prompt_ids for s in samples], [s.tokens_T for s in samples]
         (number,) = {sample.version.number for sample in samples}
         if number == self._live.number:
-            return self._logps(prompts, completions, "logp")
+            return self._logps(prompts, completions)
         if number != self._kept[0]:
             raise ValueError(f"version {number} is neither the learner's own nor remembered")
         with self._as_kept():
-            return self._logps(prompts, completions, "logp")
+            return self._logps(prompts, completions)
 
     def update(self, batch: Batch, loss: Loss, step: int, needs: frozenset[str] = frozenset()) -> dict[str, float]:
         """Take the optimizer steps that `batch` asks for; `step` counts from 1.
@@ -134,9 +144,9 @@ class Learner:
         loss's statistics and of the entropy, and of the first epoch `mismatch_kl` (k3 between the engine's log-probs
         and the learner's) and `mismatch_gap` (the largest difference); `grad_norm/<kind>` is the last step's.
         """
-        rate = self._options.lr * self._options.schedule.share(step, self._steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        share = self._options.schedule.share(step, self._steps)
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * share
         batch = self._with_old_logps(batch)
         tally, losses, norms, skipped = Tally(), [], [], 0
         by_kind: dict[str, float] = {}
@@ -147,8 +157,8 @@ class Learner:
             losses[-1] += self._penalty(step)
             self._options.perturbation.before_optimizer_step(self._model, self._optimizer, step)
             by_kind = self._norms_by_kind()
-            norms.append(self._clipped_norm())
-            if self._abnormal(norms[-1]):
+            norms.append(self._clipped_norm(critic=False))
+            if self._abnormal(norms[-1]) or not math.isfinite(self._clipped_norm(critic=True)):
                 skipped += 1
             else:
                 self._optimizer.step()
@@ -160,7 +170,7 @@ class Learner:
         return {
             "loss": float(np.mean(losses)) if losses else 0.0,
             "grad_norm": float(np.mean(finite)) if finite else 0.0,
-            "lr": rate,
+            "lr": self._options.lr * share,
             "tokens": float(sum(len(row.tokens_T) for row in batch.rows)),
             "updates/steps": float(len(norms) - skipped),
             "updates/skipped": float(skipped),
@@ -235,6 +245,29 @@ class Learner:
             for (_, parameter), tensor in zip(self._trained, present, strict=True):
                 parameter.data.copy_(tensor)
 
+    def _critic(self) -> Values:
+        """The critic; a trunk of its own shares the frozen base's memory."""
+
+        def trunk() -> tuple[Any, PackedDecoder | PaddedDecoder]:
+            model = self._load_base().model
+            self._options.adapter.attach(model, derive_seed(self._seed, "critic"), None)
+            frozen = {name: p for name, p in self._base.named_parameters() if not p.requires_grad}
+            for name, parameter in model.named_parameters():
+                if not parameter.requires_grad and parameter.is_floating_point():
+                    parameter.data = frozen[name].data
+            return model, self._decoder(model)
+
+        width = self._base.get_output_embeddings().weight.shape[1]
+        return self._options.critic.build(width, trunk).to(self._device)
+
+    def _build_optimizer(self) -> tuple[Any, list[float]]:
+        """The optimizer, and the peak rate of each of its groups: the policy's, and the critic's own."""
+        named, lr = self._masters.named, self._options.lr
+        optimizer = self._options.optimizer.build([(n, p) for n, p in named if not n.startswith(CRITIC)], lr)
+        if critics := [p for n, p in named if n.startswith(CRITIC)]:
+            optimizer.add_param_group({"params": critics})
+        return optimizer, [lr, self._options.critic.lr or lr][: len(optimizer.param_groups)]
+
     def _load_base(self) -> Any:
         dtype = pick_dtype(self._options.dtype, self._device)
         extra = self._options.adapter.load_options()
@@ -248,24 +281,32 @@ class Learner:
         self._log(f"{base.config.model_type}: the learner pads rows, as it does not know how to pack this architecture")
         return PaddedDecoder(base, checkpointing=checkpointing)
 
+    def _logps(self, prompts: list[np.ndarray], completions: list[np.ndarray]) -> list[np.ndarray]:
+        return self._scores(prompts, completions, ["logp"])["logp"]
+
     @torch.no_grad()
-    def _logps(self, prompts: list[np.ndarray], completions: list[np.ndarray], name: str) -> list[np.ndarray]:
-        """One float32 array [T] a row; on every rank all of them."""
+    def _scores(
+        self, prompts: list[np.ndarray], completions: list[np.ndarray], names: Sequence[str]
+    ) -> dict[str, list[np.ndarray]]:
+        """What one pass gives of `names` (see `PASSES`): one float32 array [T] a row; on every rank all of them."""
         scorer, context = self._scorer, nullcontext()
-        if name == "ref_logp":
+        if "ref_logp" in names:
             scorer, context = self._reference_model()
-        results: dict[int, np.ndarray] = {}
+        results: dict[int, list[np.ndarray]] = {}
         parts = packing.split(prompts, completions, self._budget)
         with context:
             for _, members in self._ranks.deal(parts):
                 rows = members or parts[0][:1]
                 packed = packing.pack(prompts, completions, rows, self._multiple)
-                logp_T, _ = scorer(packed, None)
+                outputs = scorer(packed, None, values="values" in names)
                 cuts = np.cumsum([len(completions[row]) for row in rows])[:-1]
-                own = np.split(logp_T.cpu().numpy().astype(np.float32), cuts)
-                results.update(zip(rows, own, strict=True) if members else ())
+                wanted = [outputs.value_T if name == "values" else outputs.logp_T for name in names]
+                own = [np.split(tensor_T.cpu().numpy().astype(np.float32), cuts) for tensor_T in wanted]
+                results.update(zip(rows, map(list, zip(*own, strict=True)), strict=True) if members else ())
         everyones = self._ranks.collected(results)
-        return [everyones.get(row, np.zeros(0, np.float32)) for row in range(len(prompts))]  # none of no tokens
+        none = [np.zeros(0, np.float32)] * len(names)  # of a completion without tokens
+        found = [everyones.get(row, none) for row in range(len(prompts))]
+        return {name: [arrays[i] for arrays in found] for i, name in enumerate(names)}
 
     def _reference_model(self) -> tuple[Scorer, AbstractContextManager[Any]]:
         """The base as it was: the same model with the adapter off, or a frozen copy, loaded when first needed."""
@@ -285,7 +326,7 @@ class Learner:
         if not several or not todo:
             return batch
         rows = list(batch.rows)
-        logps = self._logps([rows[i].prompt_ids for i in todo], [rows[i].tokens_T for i in todo], "logp")
+        logps = self._logps([rows[i].prompt_ids for i in todo], [rows[i].tokens_T for i in todo])
         for i, logp_T in zip(todo, logps, strict=True):
             rows[i] = replace(rows[i], old_logp_T=logp_T)
         return replace(batch, rows=tuple(rows))
@@ -313,15 +354,17 @@ class Learner:
         parts = packing.split(prompts, completions, self._budget)
         for index, members in self._ranks.deal(parts):
             packed = packing.pack(prompts, completions, members or parts[0][:1], self._multiple)
-            logp_T, entropy_T = self._scorer(packed, seed.at(index), True, entropy_grad)
+            values = self._scorer.critic is not None
+            outputs = self._scorer(packed, seed.at(index), entropy=True, entropy_grad=entropy_grad, values=values)
             if members is None:  # others still have one: take part in the pass, and add nothing
-                (logp_T.sum() * 0).backward()
+                torch.cat([output_T for output_T in outputs if output_T is not None]).sum().mul(0).backward()
                 continue
-            micro = _micro_batch([rows[i] for i in members], packed, logp_T)
-            value, stats = loss(Outputs(logp_T, entropy_T), micro)
+            micro = _micro_batch([rows[i] for i in members], packed, outputs.logp_T)
+            value, stats = loss(outputs, micro)
             value.backward()
             total += float(value.detach())
-            for name, values_T in {"entropy": entropy_T, **stats}.items():
+            assert outputs.entropy_T is not None
+            for name, values_T in {"entropy": outputs.entropy_T, **stats}.items():
                 tally.add(name, values_T)
             if first and micro.engine_logp_T is not None:
                 gap_T = micro.old_logp_T - micro.engine_logp_T
@@ -341,12 +384,17 @@ class Learner:
         gradients: dict[str, list[Tensor]] = {}
         for name, parameter in self._masters.named:
             if parameter.grad is not None:
-                gradients.setdefault(kind_of(name), []).append(parameter.grad)
+                kind = "critic" if name.startswith(CRITIC) else kind_of(name)
+                gradients.setdefault(kind, []).append(parameter.grad)
         return {kind: float(full(torch.nn.utils.get_total_norm(own))) for kind, own in gradients.items()}
 
-    def _clipped_norm(self) -> float:
-        """The gradients' norm before it is brought down to `max_grad_norm`."""
-        gradients = [p.grad for _, p in self._masters.named if p.grad is not None]
+    def _clipped_norm(self, *, critic: bool) -> float:
+        """The norm of the policy's gradients, or of the critic's own, before it is brought down to `max_grad_norm`.
+
+        Apart, so that a critic that is far off does not take the policy's step away.
+        """
+        named = self._masters.named
+        gradients = [p.grad for name, p in named if p.grad is not None and name.startswith(CRITIC) == critic]
         norm = float(full(torch.nn.utils.get_total_norm(gradients))) if gradients else 0.0
         top = self._options.max_grad_norm
         if top is not None and math.isfinite(norm) and norm > top:
@@ -390,6 +438,8 @@ def _micro_batch(rows: list[Row], packed: packing.Packing, logp_T: Tensor) -> Mi
         rows=len(rows),
         engine_logp_T=joined([row.engine_logp_T for row in rows]),
         ref_logp_T=joined([row.ref_logp_T for row in rows]),
+        old_value_T=joined([row.old_value_T for row in rows]),
+        return_T=joined([row.return_T for row in rows]),
     )
 
 

@@ -35,11 +35,14 @@ class Masters:
     def __init__(
         self, trained: Sequence[tuple[str, Tensor]], masks: Mapping[str, Tensor] | None = None, *, wide: bool = True
     ) -> None:
-        """Make what is needed beside `trained`, and let gradients flow into it; `wide` asks for float32 masters."""
+        """Make what is needed beside `trained`, and let gradients flow into it; `wide` asks for float32 masters.
+
+        What `masks` does not name is trained whole.
+        """
         self.named: list[tuple[str, Tensor]] = []
         self._pairs: list[_Pair] = []
         for name, weight in trained:
-            mask = None if masks is None else masks[name].to(weight.device)
+            mask = masks[name].to(weight.device) if masks is not None and name in masks else None
             narrow = wide and weight.dtype.itemsize < 4
             if mask is None and not narrow:
                 self.named.append((name, weight))

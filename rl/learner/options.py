@@ -63,6 +63,8 @@ class LearnerOptions(Options):
     """Where the trained parameters start."""
     mask: Annotated[Any, Choice("mask")] = Field(default="none", validate_default=True)
     """Which weights are trained, where learner.adapter=full: all, or those that another run changed, and controls."""
+    critic: Annotated[Any, Choice("critic")] = Field(default="shared", validate_default=True)
+    """What gives values, where the algorithm needs them (ppo)."""
     optimizer: Annotated[Any, Choice("optimizer")] = Field(default="adamw", validate_default=True)
     """How gradients become steps."""
     perturbation: Annotated[Any, Choice("perturbation")] = Field(default="none", validate_default=True)

@@ -106,7 +106,7 @@ def test_an_update_raises_what_was_rewarded_and_reports(make):
 def test_annotations_are_the_models_own_log_probs(make):
     learner, batch = make(), make_batch()
     learner.update(batch, reinforce, 1)
-    groups = learner.annotate(make_groups(batch), frozenset({"logp", "ref_logp", "values"}))
+    groups = learner.annotate(make_groups(batch), frozenset({"logp", "ref_logp", "entropy"}))
     assert set(groups[0].annotations) == {"logp", "ref_logp"}
     for name in ("logp", "ref_logp"):
         with torch.no_grad(), learner._options.adapter.off(learner._model) if name == "ref_logp" else torch.no_grad():
