@@ -92,6 +92,27 @@ def token_logprobs(
     return _TokenLogprobs.apply(hidden_TH, weight_VH, bias_V, tokens_T.long(), head, want)
 
 
+@torch.no_grad()
+def likeliest_others(hidden_TH: Tensor, weight_VH: Tensor, tokens_T: Tensor, *, bias_V: Tensor | None = None) -> Tensor:
+    """The most likely token other than the chosen one, int64 [T]; of several equals the first.
+
+    Arguments and errors as of `token_logprobs`, of which neither temperature nor soft cap changes what is likeliest.
+    One matrix product, a block of logits at a time.
+    """
+    _check_tensors(hidden_TH, weight_VH, tokens_T, bias_V)
+    blocks = _blocks(len(hidden_TH), len(weight_VH))
+    scratch = _Scratch(blocks[0].stop, len(weight_VH), hidden_TH)
+
+    def of_block(rows: slice) -> Tensor:
+        z_TV = scratch.product(hidden_TH[rows], weight_VH.t())
+        if bias_V is not None:
+            z_TV.add_(bias_V)
+        return z_TV.scatter_(1, tokens_T[rows, None].long(), -torch.inf).argmax(-1)
+
+    with torch.autocast(hidden_TH.device.type, enabled=False):
+        return torch.cat([of_block(rows) for rows in blocks])
+
+
 def _check_tensors(hidden_TH: Tensor, weight_VH: Tensor, tokens_T: Tensor, bias_V: Tensor | None) -> None:
     if hidden_TH.dim() != 2 or weight_VH.dim() != 2 or hidden_TH.shape[1] != weight_VH.shape[1]:
         shapes = f"{list(hidden_TH.shape)} and {list(weight_VH.shape)}"

@@ -17,12 +17,14 @@ class Outputs(NamedTuple):
     """What the learner's forward gives for the completions' tokens of a micro-batch, packed end to end; float32 [T].
 
     `entropy_T` carries a gradient only where the algorithm needs `entropy`; `value_T`, of the states before the tokens,
-    is there where it needs `values`. (A tuple, since FSDP looks into those for what a backward pass begins at.)
+    is there where it needs `values`, and `rival_logp_T`, of the likeliest token other than the sampled one, where it
+    needs `rivals`. (A tuple, since FSDP looks into those for what a backward pass begins at.)
     """
 
     logp_T: Tensor
     entropy_T: Tensor | None = None
     value_T: Tensor | None = None
+    rival_logp_T: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class Algorithm(Part):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Annotations to be computed before the update: `logp` (several updates a batch), `ref_logp` (a KL term),
-        `values` (the critic's, of the state before each token)."""
+        """What is to be computed: before the update, as annotations, `logp` (several updates a batch), `ref_logp` (a KL
+        term) and `values` (the critic's, of the state before each token); in the update, as `Outputs`, `values`,
+        `entropy` (with gradients) and `rivals`."""
         return frozenset()
 
     def enough(self, groups: Sequence[Group], wanted: int) -> bool:

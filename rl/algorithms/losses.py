@@ -46,6 +46,15 @@ def clipped_surrogate(
     return loss_T, _clip_stats(low_T, high_T)
 
 
+def inverted_hinge(logp_T: Tensor, rival_logp_T: Tensor) -> Tensor:
+    """1 + p(y) − max_{v≠y} p(v), from the log-probs of the token y and of its likeliest rival v.
+
+    LoKU's bounded loss for what is to become unlikely (Cha et al. 2025, arXiv 2408.06621, eq. 4): in [0, 2], with
+    gradients in the logits of at most 1, which vanish once y is suppressed; −A logp has neither bound.
+    """
+    return 1 + logp_T.exp() - rival_logp_T.exp()
+
+
 def clipped_value_loss(
     value_T: Tensor, old_value_T: Tensor, return_T: Tensor, clip: float | None
 ) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -21,7 +21,15 @@ from ...parts import RunError, UserError
 from ...records import Batch, Group, Row
 from .advantages import Per, group_relative, is_constant, token_weight
 from .base import Algorithm, MicroBatch, Outputs
-from .losses import Estimator, Mismatch, clipped_surrogate, kl_estimate, likelihood_ratio, mismatch_weight
+from .losses import (
+    Estimator,
+    Mismatch,
+    clipped_surrogate,
+    inverted_hinge,
+    kl_estimate,
+    likelihood_ratio,
+    mismatch_weight,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +55,8 @@ class PolicyGradientBase(Algorithm):
     """The ratio new/old is clipped below 1 − clip_low; 1 for no lower bound."""
     clip_high: float = Field(0.2, ge=0)
     """The ratio new/old is clipped above 1 + clip_high."""
+    negative: Literal["surrogate", "hinge"] = "surrogate"
+    """What lowers a token of negative advantage: the clipped surrogate, or LoKU's bounded inverted hinge."""
     kl: float = Field(0.0, ge=0)
     """Coefficient of the KL divergence from the reference policy; 0 for none and no reference pass."""
     epochs: int = Field(1, ge=1)
@@ -70,8 +80,9 @@ class PolicyGradientBase(Algorithm):
 
     @property
     def needs(self) -> frozenset[str]:
-        """`logp` when a batch makes several updates, `ref_logp` when there is a KL term."""
-        return frozenset(["logp"] * self.several_updates + ["ref_logp"] * (self.kl > 0))
+        """`logp` when a batch makes several updates, `ref_logp` when there is a KL term, `rivals` for the hinge."""
+        rivals = ["rivals"] * (self.negative == "hinge")
+        return frozenset(["logp"] * self.several_updates + ["ref_logp"] * (self.kl > 0) + rivals)
 
     def enough(self, groups: Sequence[Group], wanted: int) -> bool:
         """With dynamic sampling, whether `wanted` groups carry a signal; one draw is enough without it."""
@@ -126,8 +137,16 @@ class PolicyGradientBase(Algorithm):
         return None
 
     def loss(self, outputs: Outputs, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The surrogate, corrected for what the engine's probabilities differ by where they are known."""
+        """The surrogate, corrected for what the engine's probabilities differ by where they are known.
+
+        The hinge stands in a token's place whatever its ratio: it needs no clipping, as its gradient is bounded.
+        """
         loss_T, stats = self.surrogate(outputs.logp_T, batch)
+        if self.negative == "hinge":
+            if outputs.rival_logp_T is None:
+                raise ValueError("the hinge needs the rivals' log-probabilities: update with `needs`")
+            hinge_T = -batch.advantage_T * inverted_hinge(outputs.logp_T, outputs.rival_logp_T)
+            loss_T = hinge_T.where(batch.advantage_T < 0, loss_T)
         if self.mismatch != "none" and batch.engine_logp_T is not None:
             weight_T, seen = mismatch_weight(batch.old_logp_T, batch.engine_logp_T, self.mismatch, self.mismatch_cap)
             loss_T, stats = loss_T * weight_T, {**stats, **seen}

@@ -140,7 +140,7 @@ class Learner:
     def update(self, batch: Batch, loss: Loss, step: int, needs: frozenset[str] = frozenset()) -> dict[str, float]:
         """Take the optimizer steps that `batch` asks for; `step` counts from 1.
 
-        `entropy` in `needs` lets gradients flow through the entropies. Returns what was measured: token means of the
+        `needs` are the algorithm's (see `Algorithm.needs`). Returns what was measured: token means of the
         loss's statistics and of the entropy, and of the first epoch `mismatch_kl` (k3 between the engine's log-probs
         and the learner's) and `mismatch_gap` (the largest difference); `grad_norm/<kind>` is the last step's.
         """
@@ -153,7 +153,7 @@ class Learner:
         for epoch, part, rows in self._minibatches(batch, step):
             self._options.perturbation.before_gradients(self._model, self._optimizer, step)
             seed = Dropout(derive_seed(self._seed, "dropout", step, epoch, part))
-            losses.append(self._gradients(rows, loss, seed, tally, "entropy" in needs, first=epoch == 0))
+            losses.append(self._gradients(rows, loss, seed, tally, needs, first=epoch == 0))
             losses[-1] += self._penalty(step)
             self._options.perturbation.before_optimizer_step(self._model, self._optimizer, step)
             by_kind = self._norms_by_kind()
@@ -346,16 +346,16 @@ class Learner:
                 yield epoch, part, rows
 
     def _gradients(
-        self, rows: list[Row], loss: Loss, seed: Dropout, tally: Tally, entropy_grad: bool, *, first: bool
+        self, rows: list[Row], loss: Loss, seed: Dropout, tally: Tally, needs: frozenset[str], *, first: bool
     ) -> float:
         """Add up the gradients of one optimizer step; its loss."""
         total = 0.0
+        extra = {"entropy_grad": "entropy" in needs, "values": "values" in needs, "rivals": "rivals" in needs}
         prompts, completions = [row.prompt_ids for row in rows], [row.tokens_T for row in rows]
         parts = packing.split(prompts, completions, self._budget)
         for index, members in self._ranks.deal(parts):
             packed = packing.pack(prompts, completions, members or parts[0][:1], self._multiple)
-            values = self._scorer.critic is not None
-            outputs = self._scorer(packed, seed.at(index), entropy=True, entropy_grad=entropy_grad, values=values)
+            outputs = self._scorer(packed, seed.at(index), entropy=True, **extra)
             if members is None:  # others still have one: take part in the pass, and add nothing
                 torch.cat([output_T for output_T in outputs if output_T is not None]).sum().mul(0).backward()
                 continue

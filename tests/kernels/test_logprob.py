@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from underdog.kernels import logprob
-from underdog.kernels.logprob import token_logprobs
+from underdog.kernels.logprob import likeliest_others, token_logprobs
 
 OPTIONS = [{}, {"temperature": 0.7}, {"softcap": 2.0}, {"temperature": 1.5, "softcap": 3.0}]
 PRODUCTS = ("aten.mm.default", "aten.mm.out")
@@ -395,3 +395,26 @@ def test_what_does_not_fit_is_refused(change, message):
     }
     with pytest.raises(ValueError, match=message):
         token_logprobs(**(arguments | change))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    tokens=st.integers(1, 9),
+    vocab=st.integers(2, 40),
+    block=st.integers(1, 200),
+    biased=st.booleans(),
+    likely=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_the_likeliest_other_token(tokens, vocab, block, biased, likely, seed):
+    """Also where the chosen token is itself the likeliest, and in whatever blocks the logits are read."""
+    hidden_TH, weight_VH, tokens_T, bias_V = make(tokens, 4, vocab, seed=seed)
+    logits_TV = functional.linear(hidden_TH, weight_VH, bias_V if biased else None)
+    if likely:
+        tokens_T = logits_TV.argmax(-1)
+    expected_T = logits_TV.scatter(1, tokens_T[:, None], -torch.inf).argmax(-1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logprob, "BLOCK_ELEMENTS", block)
+        found_T = likeliest_others(hidden_TH, weight_VH, tokens_T, bias_V=bias_V if biased else None)
+    assert torch.equal(found_T, expected_T)
+    assert not (found_T == tokens_T).any()

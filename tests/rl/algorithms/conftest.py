@@ -76,7 +76,7 @@ def _pack(rows: Sequence[Row], news: Sequence[torch.Tensor]) -> tuple[Outputs, M
     return Outputs(logp_T, torch.zeros_like(logp_T)), batch
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_group() -> Callable[..., Group]:
     return _group
 

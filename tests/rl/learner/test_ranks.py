@@ -26,6 +26,7 @@ from underdog.rollouts.workers import cluster
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
 ADAPTERS = {"lora": {"name": "lora", "r": 4, "alpha": 8, "dropout": 0.0}, "full": {"name": "full"}}
+VALUES = frozenset({"values"})
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +44,9 @@ def pairs(tiny_shape: str, one_ray: Path) -> Iterator[Callable[[str], tuple[Lear
 
     def pair(adapter: str) -> tuple[Learner, LearnerGroup]:
         if adapter not in made:
-            options = {"lr": 1e-2, "adapter": ADAPTERS[adapter], "tokens": 40, "max_grad_norm": None}
+            options = {"lr": 1e-2, "adapter": ADAPTERS[adapter], "tokens": 40, "max_grad_norm": None, "critic": "own"}
             parsed = LearnerOptions.model_validate({**options, "ranks": 2})
-            settings: dict[str, Any] = {"seed": 0, "steps": 9, "log": lambda text: None}
+            settings: dict[str, Any] = {"seed": 0, "steps": 9, "log": lambda text: None, "values": adapter == "lora"}
             alone = Learner(tiny_shape, parsed, device="cpu", **settings)
             fresh = copy.deepcopy(alone.state_dict())
             made[adapter] = (alone, LearnerGroup(tiny_shape, parsed, one_ray, **settings), fresh)
@@ -61,6 +62,11 @@ def pairs(tiny_shape: str, one_ray: Path) -> Iterator[Callable[[str], tuple[Lear
 
 def reinforce(outputs: Any, batch: Any) -> Any:
     return -(batch.weight_T * batch.advantage_T * outputs.logp_T).sum(), {"twice": 2 * outputs.logp_T.detach()}
+
+
+def with_values(outputs: Any, batch: Any) -> Any:
+    loss, stats = reinforce(outputs, batch)
+    return loss + (batch.weight_T * (outputs.value_T - 1).square()).sum(), stats
 
 
 def batch_of(seed: int = 0, rows: int = 9, **options: Any) -> Batch:
@@ -148,6 +154,22 @@ def test_several_updates_and_a_resume_on_another_number_of_ranks(pairs: Any) -> 
         learner.update(batch_of(3, **options), reinforce, 3)
         assert learner.policy.number == 3
     same(one.state_dict()["tensors"], two.state_dict()["tensors"])
+
+
+def test_a_critic_is_shared_by_the_ranks(pairs: Any) -> None:
+    """Sharded with the policy: the same gradients, values, and state as on one."""
+    one, two = pairs("lora")
+    stats = [learner.update(batch_of(), with_values, 1, VALUES) for learner in (one, two)]
+    alone, shared = moments(one), moments(two)
+    assert any("critic.trunk" in name for name in alone)
+    for name, tensor in alone.items():
+        assert (tensor - shared[name]).norm() <= 1e-5 * tensor.norm().clamp(min=1e-12), name
+    assert stats[1]["grad_norm/critic"] == pytest.approx(stats[0]["grad_norm/critic"], rel=1e-4)
+    groups = [group_of(batch_of(5))]
+    found = [learner.annotate(groups, VALUES)[0].annotations["values"] for learner in (one, two)]
+    for a, b in zip(*found, strict=True):
+        assert a.any()
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def same(alone: dict[str, torch.Tensor], shared: dict[str, torch.Tensor]) -> None:

@@ -94,6 +94,27 @@ def test_killed_again_and_again_at_random_moments(tiny_recipe: Path, uninterrupt
     assert_same_end(out, uninterrupted)
 
 
+@pytest.mark.slow
+def test_a_critic_and_its_controllers_are_resumed_bit_for_bit(tiny_recipe: Path, tmp_path: Path) -> None:
+    """PPO with a trunk of its own, a steered KL coefficient and scaled values, killed in the midst of an update."""
+    recipe = tmp_path / "ppo.yaml"
+    ppo = "{name: ppo, kl: 0.1, kl_target: 0.01, kl_horizon: 100, whiten_values: true, epochs: 2, minibatch: 5}"
+    text = tiny_recipe.read_text().replace("{name: grpo, kl: 0.01}", ppo)
+    recipe.write_text(text.replace("{lr: 1e-3,", "{lr: 1e-3, critic: {name: own, lr: 1e-2},"))
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert finish(start(recipe, whole)) == 0
+    assert finish(start(recipe, out, "update", 90)) == -signal.SIGKILL
+    assert not (out / "summary.json").exists()
+    assert finish(start(recipe, out, "nowhere", 0, "--resume")) == 0
+    assert_same_end(out, whole)
+    coefficients = {row["kl_coefficient"] for row in metrics(out)}
+    assert len(coefficients) == 24
+    states = [(folder / "checkpoints" / "step_24" / checkpoint.STATE).read_text() for folder in (out, whole)]
+    assert json.loads(states[0])["algorithm"] == json.loads(states[1])["algorithm"]
+    digests = [json.loads(state)["sha256"] for state in states]
+    assert digests[0] == digests[1]
+
+
 def test_more_steps_go_on_where_a_run_ended(tiny_recipe: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "run")
     train(str(tiny_recipe), out=out, steps=2)
