@@ -49,6 +49,10 @@ class Glue(Data):
     """Tag that the answer is asked to stand between; empty asks for the bare answer."""
     opened: bool = False
     """End the prompt with the opening tag, as the paper does; for models without a chat template."""
+    instructed: bool = True
+    """Say what to do and how to answer; false for a model that is made for the task."""
+    shots: int = Field(default=0, ge=0)
+    """Rows of `split`, the first of each task, that each prompt shows with their answers; they are not trained on."""
 
     @field_validator("task")
     @classmethod
@@ -73,13 +77,15 @@ class Glue(Data):
 
     def _problems(self, task: Task, split: str, limit: int | None) -> list[Problem]:
         label = f"{task.name}/{split}"
-        rows = [flat_row for row in self._rows(task, split) for flat_row in flat(row)]
+        rows, (shown, after) = self._flat(task, split), self._shown(task)
         problems: list[Problem] = []
         withheld = 0
         for number, row in enumerate(rows):
             if len(problems) == limit:
                 break
-            problem = task.problem(row, f"{label}/{number}", self.tag, self.opened)
+            if split == self.split and number < after:
+                continue
+            problem = task.problem(row, f"{label}/{number}", self.tag, self.opened, self.instructed, shown)
             if problem is None:
                 withheld += 1
             else:
@@ -89,6 +95,21 @@ class Glue(Data):
         if withheld:
             log.warning("%s: %d rows left out: their label is withheld", label, withheld)
         return problems
+
+    def _shown(self, task: Task) -> tuple[list[str], int]:
+        """The examples that prompts show, and the number of the row after them."""
+        if not self.shots:
+            return [], 0
+        shown: list[str] = []
+        for number, row in enumerate(self._flat(task, self.split)):
+            text = task.show(row, f"{task.name}/{self.split}/{number}", self.tag)
+            shown += [text] if text is not None else []
+            if len(shown) == self.shots:
+                return shown, number + 1
+        raise UserError(f"{task.name}/{self.split} has {len(shown)} labelled rows; data.shots={self.shots} is more")
+
+    def _flat(self, task: Task, split: str) -> list[Row]:
+        return [flat_row for row in self._rows(task, split) for flat_row in flat(row)]
 
     def _rows(self, task: Task, split: str) -> list[Row]:
         names = task.splits.get(split, [split])

@@ -29,23 +29,33 @@ NAME = "default"
 
 
 def apply(modules: Sequence[nn.Module], x_TH: Tensor, dropout: Dropout | None) -> list[Tensor]:
-    """Each module applied to `x_TH`; what is no plain PEFT LoRA goes its own way and draws its own masks."""
-    if not all(_is_plain(module) for module in modules):
-        return [apply_plain(module, x_TH) for module in modules]
-    layers: Any = modules
+    """Each module applied to `x_TH`; what is no plain PEFT LoRA goes its own way."""
+    together = [module for module in modules if _is_plain(module)]
+    outputs = iter(_apply_together(together, x_TH, dropout) if together else ())
+    return [next(outputs) if _is_plain(module) else apply_plain(module, x_TH) for module in modules]
+
+
+def _apply_together(layers: Sequence[Any], x_TH: Tensor, dropout: Dropout | None) -> list[Tensor]:
     if layers[0].disable_adapters:
         return [apply_plain(m.base_layer, x_TH) for m in layers]
     share = getattr(layers[0].lora_dropout[NAME], "p", 0.0)
     mask, probability = dropout.kept(x_TH, share) if dropout is not None and share > 0 else (None, 1.0)
     weights = [m.base_layer.weight for m in layers]
-    biases = [m.base_layer.bias for m in layers]
+    trained = [m.base_layer.bias if _is_trained(m.base_layer.bias) else None for m in layers]
+    biases = [None if own is not None else m.base_layer.bias for m, own in zip(layers, trained, strict=True)]
     downs = [m.lora_A[NAME].weight for m in layers]
     ups = [m.lora_B[NAME].weight for m in layers]
     frozen = _Frozen(weights, biases, [m.scaling[NAME] / probability for m in layers])
     exact = x_TH.dtype.itemsize >= 4 and all(down.dtype == x_TH.dtype for down in downs)
     if mask is None and exact and len(x_TH) >= max(max(w.shape) for w in weights):
-        return list(_MergedLinears.apply(x_TH, frozen, *downs, *ups))
-    return list(_LoraLinears.apply(x_TH, mask, frozen, *downs, *ups))
+        outputs = _MergedLinears.apply(x_TH, frozen, *downs, *ups)
+    else:
+        outputs = _LoraLinears.apply(x_TH, mask, frozen, *downs, *ups)
+    return [y if own is None else y + own.to(y.dtype) for y, own in zip(outputs, trained, strict=True)]
+
+
+def _is_trained(bias: Tensor | None) -> bool:
+    return bias is not None and bias.requires_grad
 
 
 def apply_plain(module: Any, x_TH: Tensor) -> Tensor:
@@ -72,7 +82,7 @@ def _is_plain(module: Any) -> bool:
 
 
 class _Frozen(NamedTuple):
-    """What gets no gradient; `scales` hold alpha / r over the probability of being kept."""
+    """What gets no gradient; `scales` hold PEFT's scale over the probability of being kept."""
 
     weights: list[Tensor]
     biases: list[Tensor | None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -106,7 +106,15 @@ class Task(Options):
             return None
         return f"{value:g}" if SCALE[0] <= value <= SCALE[1] else None
 
-    def problem(self, row: Mapping[str, Any], id: str, tag: str = TAG, opened: bool = False) -> Problem | None:
+    def problem(
+        self,
+        row: Mapping[str, Any],
+        id: str,
+        tag: str = TAG,
+        opened: bool = False,
+        instructed: bool = True,
+        shown: Sequence[str] = (),
+    ) -> Problem | None:
         """The row of a data set as a problem, or None where its label is withheld.
 
         Args:
@@ -114,19 +122,20 @@ class Task(Options):
             id: the problem's id.
             tag: what the answer is to stand between; empty asks for the bare answer.
             opened: let the prompt end with the opening tag.
+            instructed: say what to do and how to answer.
+            shown: examples with their answers, as `show` gives them.
 
         Raises:
             UserError: a column is missing, or the label column holds something unknown.
         """
-        label = _cell(row, self.columns["label"])
-        answers = self._answers([] if label is None else label if isinstance(label, list | tuple) else [label], id)
+        answers = self._labels(row, id)
         if not answers:
             return None
-        fields = {name: self._field(row, name, id) for name in self.columns if name != "label"}
         texts = (self.instruction, self._rule(tag), self.example)
-        instruction, rule, example = (_SLOT.sub(lambda slot: fields[slot.group(1)], text) for text in texts)
-        before, after = (f"<{tag}>", f"</{tag}>") if tag else ("", "")
+        instruction, rule, example = self._filled(texts, row, id)
+        before, after = _tagged(tag)
         opened = opened and bool(tag)
+        parts = [f"{instruction} {rule}"] * instructed + [*shown, example] + [before] * opened
         info: dict[str, Any] = {"task": self.name, "tag": tag}
         if self.group:
             info["question"] = "/".join(str(self._required(row, [column], column, id)) for column in self.group)
@@ -134,16 +143,38 @@ class Task(Options):
             info["answers"] = answers
         return Problem(
             id=id,
-            prompt=f"{instruction} {rule}\n\n{example}" + (f"\n\n{before}" if opened else ""),
+            prompt="\n\n".join(parts),
             answer=answers[0],
             solution=("" if opened else before) + answers[0] + after,
             info=info,
         )
 
+    def show(self, row: Mapping[str, Any], id: str, tag: str = TAG) -> str | None:
+        """The row with its answer, in brackets (as RL4GLUE puts it), or None where its label is withheld.
+
+        Raises:
+            UserError: as of `problem`.
+        """
+        answers = self._labels(row, id)
+        if not answers:
+            return None
+        before, after = _tagged(tag)
+        (example,) = self._filled((self.example,), row, id)
+        return f"[{example}\n\n{before}{answers[0]}{after}]"
+
     @property
     def name(self) -> str:
         """The stem of the task's file, such as sst2."""
         return plain_name(self.title)
+
+    def _labels(self, row: Mapping[str, Any], id: str) -> list[str]:
+        label = _cell(row, self.columns["label"])
+        return self._answers([] if label is None else label if isinstance(label, list | tuple) else [label], id)
+
+    def _filled(self, texts: Sequence[str], row: Mapping[str, Any], id: str) -> list[str]:
+        """The texts with the row's fields in their slots."""
+        fields = {name: self._field(row, name, id) for name in self.columns if name != "label"}
+        return [_SLOT.sub(lambda slot: fields[slot.group(1)], text) for text in texts]
 
     def _answers(self, values: list[Any] | tuple[Any, ...], id: str) -> list[str]:
         """The answers that the label column stands for; several only where an answer is a text."""
@@ -163,7 +194,7 @@ class Task(Options):
         return answer
 
     def _rule(self, tag: str) -> str:
-        before, after = (f"<{tag}>", f"</{tag}>") if tag else ("", "")
+        before, after = _tagged(tag)
         if self.answer == "label":
             *first, last = [f"{before}{name}{after}" for name in self.labels]
             return f"Answer {', '.join(first)} or {last}."
@@ -182,6 +213,11 @@ class Task(Options):
                 f"its columns are {', '.join(row)}"
             )
         return value
+
+
+def _tagged(tag: str) -> tuple[str, str]:
+    """What stands before and after an answer."""
+    return (f"<{tag}>", f"</{tag}>") if tag else ("", "")
 
 
 def task_names() -> tuple[str, ...]:

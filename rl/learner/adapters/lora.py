@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -26,11 +26,15 @@ class Lora(Adapter):
     r: int = Field(default=32, ge=1)
     """Rank of each update."""
     alpha: float = Field(default=128, gt=0)
-    """Scale: each update is multiplied by alpha / r."""
+    """Scale: each update is multiplied by alpha / r, or by alpha / sqrt(r) with `rslora`."""
+    rslora: bool = False
+    """Rank-stabilised scale (Kalajdzievski 2023, arXiv 2312.03732)."""
     dropout: float = Field(default=0.05, ge=0, lt=1)
     """Share of each adapter's inputs that is dropped while training."""
     targets: list[str] = Field(default=SEVEN, min_length=1)
     """Last names of the linear modules that get an update."""
+    bias: Literal["none", "all", "lora_only"] = "none"
+    """The base's biases that are trained too, as in PEFT. Such a policy has no adapter to be served: it is merged."""
 
     def attach(self, model: nn.Module, seed: int, start: Path | None) -> nn.Module:
         """Wrap `model` by PEFT.
@@ -48,6 +52,8 @@ class Lora(Adapter):
             lora_alpha=self.alpha,  # type: ignore[arg-type]  (PEFT multiplies by it; whole numbers stay whole)
             lora_dropout=self.dropout,
             target_modules=list(self.targets),
+            use_rslora=self.rslora,
+            bias=self.bias,
             task_type="CAUSAL_LM",
         )
         with torch.random.fork_rng():
@@ -85,11 +91,12 @@ class Lora(Adapter):
             raise UserError(f"init_adapter: {folder} holds no adapter_model.safetensors; give a PEFT adapter's folder")
         tensors, own = load_file(file), get_peft_model_state_dict(model)
         saved: Any = LoraConfig.from_pretrained(str(folder))
-        same_shapes = {n: t.shape for n, t in tensors.items()} == {n: t.shape for n, t in own.items()}
-        if not same_shapes or saved.lora_alpha / saved.r != self.alpha / self.r or saved.use_rslora:
+        factors = {name: tensor.shape for name, tensor in own.items() if ".lora_" in name}
+        same_scale = saved.lora_alpha / saved.r == self.alpha / self.r and saved.use_rslora == self.rslora
+        if {name: tensor.shape for name, tensor in tensors.items()} != factors or not same_scale:
             raise UserError(
-                f"init_adapter: {folder} has r={saved.r}, alpha={saved.lora_alpha}, targets="
-                f"{sorted(saved.target_modules or [])}; set learner.adapter.r, .alpha and .targets to the same"
+                f"init_adapter: {folder} has r={saved.r}, alpha={saved.lora_alpha}, rslora={saved.use_rslora}, targets="
+                f"{sorted(saved.target_modules or [])}; set learner.adapter.r, .alpha, .rslora and .targets to the same"
             )
         set_peft_model_state_dict(model, tensors)
 
@@ -99,26 +106,28 @@ class Lora(Adapter):
 
         return apply(modules, x_TH, dropout)
 
-    def off(self, model: nn.Module) -> AbstractContextManager[Any]:
-        """PEFT's `disable_adapter`."""
-        return model.disable_adapter()  # type: ignore[operator]
+    def off(self, model: nn.Module) -> AbstractContextManager[Any] | None:
+        """PEFT's `disable_adapter`, which does not bring trained biases back."""
+        return model.disable_adapter() if self.bias == "none" else None  # type: ignore[operator]
 
-    def peft(self, model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """As PEFT saves them."""
+    def peft(self, model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """As PEFT saves them; None with trained biases, which no server of adapters knows."""
         from peft import get_peft_model_state_dict
 
+        if self.bias != "none":
+            return None
         config = model.peft_config["default"].to_dict()  # type: ignore[index, union-attr]
         plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
         return {**plain, "inference_mode": True}, get_peft_model_state_dict(model)
 
     def base_weights(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-        """The frozen parameters, by the names that they had before PEFT wrapped them."""
+        """The base's own parameters, by the names that they had before PEFT wrapped them."""
         for name, parameter in model.get_base_model().named_parameters():  # type: ignore[operator]
             if ".lora_" not in name:
                 yield name.replace(".base_layer.", "."), parameter
 
     def weights(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-        """W + alpha/r B A, summed in float32 and then rounded once to the base's dtype."""
+        """W + s B A, summed in float32 and then rounded once to the base's dtype."""
         import torch
 
         wrapped: list[Any] = [module for module in model.modules() if hasattr(module, "lora_A")]
