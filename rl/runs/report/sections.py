@@ -48,6 +48,7 @@ COMPLETIONS = (
 POLICY = (
     Family("Entropy", "entropy", "nats a token"),
     Family("KL to the reference", "kl", "nats a token"),
+    Family("KL coefficient", "kl_coefficient", smooth=False),
     Family(
         "Mismatch of engine and learner",
         "mismatch_kl",
@@ -62,6 +63,13 @@ POLICY = (
     ),
     Family("Age of the samples", "rollouts/staleness", "updates", smooth=False),
     Family("Clipped", r"clip_ratio/(.+?)(?:_mean)?", percent=True, note="Share of tokens beyond the clip range."),
+    Family("Values and returns", r"critic/(value|return)", note="Means over the step's tokens."),
+    Family(
+        "What the critic explains",
+        "critic/explained_variance",
+        percent=True,
+        note="Share of the returns' variance; below 0 the values mislead.",
+    ),
 )
 OPTIMISATION = (
     Family(
