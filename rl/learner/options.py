@@ -85,3 +85,12 @@ class LearnerOptions(Options):
     """Processes that share each update, in Ray actors, on a device each; above 1 parameters are sharded (FSDP2)."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the base's weights and the arithmetic; auto is bfloat16 on CUDA, else float32."""
+
+    @model_validator(mode="after")
+    def _shardable(self) -> LearnerOptions:
+        if self.ranks > 1 and not type(self.optimizer).shards:
+            raise ValueError(
+                f"ranks={self.ranks} shards the optimizer's state, which {type(self.optimizer).__name__} does not "
+                "allow; set learner.ranks=1 or learner.optimizer=adamw"
+            )
+        return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ....parts import UserError
@@ -43,6 +44,16 @@ class QLora(Lora):
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
         return {"quantization_config": config}
+
+    def attach(self, model: nn.Module, seed: int, start: Path | None) -> nn.Module:
+        """As LoRA.
+
+        Raises:
+            UserError: biases are to be trained: such a policy is served merged, and this base cannot be.
+        """
+        if self.bias != "none":
+            raise UserError("learner.adapter=qlora cannot train biases (its base cannot be merged): set bias=none")
+        return super().attach(model, seed, start)
 
     def weights(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         """Not available.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ class Adafactor(Optimizer):
 
     The rate is `learner.lr` by its schedule: neither relative to the step nor to the weights' size, as in RL4GLUE.
     """
+
+    shards: ClassVar[bool] = False
 
     clip: float = Field(default=1.0, gt=0)
     """Largest root mean square of an update, before the rate."""

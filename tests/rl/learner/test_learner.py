@@ -230,8 +230,10 @@ def test_gradients_are_clipped(make, monkeypatch):
 
 @pytest.mark.parametrize("adapter", [{"name": "lora", "r": 4, "dropout": 0.1}, "full"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_saved_state_goes_on_bit_for_bit(make, adapter, dtype):
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_a_saved_state_goes_on_bit_for_bit(make, adapter, dtype, optimizer):
     options = {"adapter": adapter, "dtype": dtype, "schedule": {"name": "cosine", "warmup": 0.2}}
+    options["optimizer"] = optimizer
     straight, first = make(**options), make(**options)
     for learner in (straight, first):
         for step in (1, 2):
