@@ -26,10 +26,10 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def commands(text: str) -> list[list[str]]:
+def commands(text: str, prose: bool = True) -> list[list[str]]:
     """Every `underdog …` of a document's shell blocks and of its prose."""
     lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
-    lines += re.findall(r"`(underdog [^`…]+)`", text)
+    lines += re.findall(r"`(underdog [^`…]+)`", text) if prose else []
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("underdog ")]
 
 
@@ -63,6 +63,18 @@ def test_a_command_of_the_readme(
         command.commands[arguments[0]].make_context(arguments[0], arguments[1:])  # fails on what it does not know
         overrides = [argument for argument in arguments if "=" in argument]
         resolve(read_recipe("demo")[1], parse_overrides(overrides))
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_the_commands_of_a_page(page: Path, underdog: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments in commands(page.read_text(), prose=False):
+        if arguments[0] == "train" and arguments[1] in recipe_names():
+            said = underdog(*arguments, "--dry-run")
+            assert said.code == 0, f"{arguments}: {said.err}"
+        else:
+            command: Any = typer.main.get_command(app)
+            command.commands[arguments[0]].make_context(arguments[0], arguments[1:])
 
 
 def test_the_readme_names_all_recipes_and_no_missing_file() -> None:
