@@ -14,6 +14,10 @@ token. So the forward pass forms it while the block of logits is there, and the 
 matrix products, as on the plain path, and the logits once. The entropy's gradient is a second such tensor, formed
 only when asked for. Nothing cancels when the model is sure of y: 1 - p_y keeps all its digits.
 
+**The rival** x is the likeliest token but y, where z was at its largest anyway. Its log-probability is
+log r_x + log(1 - p_y), and its gradient in h that of logp plus W_x - W_y: no matrix product more. Near p_x = 1, where
+this should vanish, what is left is the rounding of the slope of logp, one unit of its dtype times W_x - W_y.
+
 **Trained head.** Its gradient is a sum over tokens, each times what the loss sends down, so it needs the logits
 again. The backward pass takes a block of the vocabulary at a time, with all the tokens: each row of the gradient
 then comes from one matrix product and is rounded once, and no float32 copy of the whole gradient is needed.
@@ -43,6 +47,14 @@ from torch.nn.functional import logsigmoid
 BLOCK_ELEMENTS = 2**25
 
 
+class TokenLogprobs(NamedTuple):
+    """What `token_logprobs` gives, [T], in nats; None what was not asked for."""
+
+    logp_T: Tensor
+    entropy_T: Tensor | None
+    rival_logp_T: Tensor | None
+
+
 def token_logprobs(
     hidden_TH: Tensor,
     weight_VH: Tensor,
@@ -53,7 +65,8 @@ def token_logprobs(
     softcap: float | None = None,
     entropy: bool = True,
     entropy_grad: bool = False,
-) -> tuple[Tensor, Tensor | None]:
+    rivals: bool = False,
+) -> TokenLogprobs:
     """Log-probability of each chosen token, and entropy of each distribution, in nats.
 
     Token t's logits are `weight_VH @ hidden_TH[t] + bias_V`, then with a `softcap` (Gemma) `softcap * tanh(logits /
@@ -73,9 +86,12 @@ def token_logprobs(
         softcap: bound on the size of the logits, above 0.
         entropy: also compute the entropies; a statistic, without gradient, unless `entropy_grad`.
         entropy_grad: let gradients flow through the entropies (an entropy bonus); one matrix product more.
+        rivals: also give the log-probability of the likeliest token other than the chosen one, of equals the first,
+            with its gradients; no matrix product more.
 
     Returns:
-        logp_T and entropy_T (None without `entropy`), float32, or float64 where `hidden_TH` is.
+        logp_T, entropy_T (None without `entropy`) and rival_logp_T (None without `rivals`), float32, or float64 where
+        `hidden_TH` is.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit together, an id lies outside the vocabulary, or an option
@@ -88,29 +104,8 @@ def token_logprobs(
     if entropy_grad and not entropy:
         raise ValueError("entropy_grad=True needs entropy=True")
     head = _Head(weight_VH.detach(), None if bias_V is None else bias_V.detach(), 1 / temperature, softcap)
-    want = _Want(entropy, entropy_grad, slopes=torch.is_grad_enabled() and hidden_TH.requires_grad)
-    return _TokenLogprobs.apply(hidden_TH, weight_VH, bias_V, tokens_T.long(), head, want)
-
-
-@torch.no_grad()
-def likeliest_others(hidden_TH: Tensor, weight_VH: Tensor, tokens_T: Tensor, *, bias_V: Tensor | None = None) -> Tensor:
-    """The most likely token other than the chosen one, int64 [T]; of several equals the first.
-
-    Arguments and errors as of `token_logprobs`, of which neither temperature nor soft cap changes what is likeliest.
-    One matrix product, a block of logits at a time.
-    """
-    _check_tensors(hidden_TH, weight_VH, tokens_T, bias_V)
-    blocks = _blocks(len(hidden_TH), len(weight_VH))
-    scratch = _Scratch(blocks[0].stop, len(weight_VH), hidden_TH)
-
-    def of_block(rows: slice) -> Tensor:
-        z_TV = scratch.product(hidden_TH[rows], weight_VH.t())
-        if bias_V is not None:
-            z_TV.add_(bias_V)
-        return z_TV.scatter_(1, tokens_T[rows, None].long(), -torch.inf).argmax(-1)
-
-    with torch.autocast(hidden_TH.device.type, enabled=False):
-        return torch.cat([of_block(rows) for rows in blocks])
+    want = _Want(entropy, entropy_grad, rivals, slopes=torch.is_grad_enabled() and hidden_TH.requires_grad)
+    return TokenLogprobs._make(_TokenLogprobs.apply(hidden_TH, weight_VH, bias_V, tokens_T.long(), head, want))
 
 
 def _check_tensors(hidden_TH: Tensor, weight_VH: Tensor, tokens_T: Tensor, bias_V: Tensor | None) -> None:
@@ -149,6 +144,7 @@ class _Want:
 
     entropy: bool
     entropy_grad: bool
+    rivals: bool
     slopes: bool
 
 
@@ -173,6 +169,11 @@ class _Head:
         bend = z.square().neg_().add_(1)
         z.mul_(self.softcap * self.scale)
         return bend
+
+    def slope(self, tokens_T: Tensor, bend_T: Tensor | None) -> Tensor:
+        """The gradient of one logit a token in its hidden state, over `scale`; in the wide dtype [T, H]."""
+        row_TH = self.weight_VH[tokens_T].to(_wide(self.weight_VH.dtype))
+        return row_TH if bend_T is None else row_TH * bend_T[:, None]
 
     def chosen(self, hidden_TH: Tensor, tokens_T: Tensor) -> tuple[Tensor, Tensor | None]:
         """The chosen tokens' logits, as exact as float32 has them, and what `finish_` gives for these."""
@@ -232,8 +233,11 @@ class _Reading(NamedTuple):
     logp_T: Tensor
     lse_T: Tensor
     entropy_T: Tensor | None
-    logp_slope_TH: Tensor | None
-    entropy_slope_TH: Tensor | None
+    rival_logp_T: Tensor | None
+    rival_T: Tensor | None
+    logp_slope_TH: Tensor | None = None
+    entropy_slope_TH: Tensor | None = None
+    rival_slope_TH: Tensor | None = None
 
 
 def _read(head: _Head, hidden_TH: Tensor, tokens_T: Tensor, want: _Want) -> _Reading:
@@ -262,9 +266,11 @@ def _read_block(
     # The fused softmax leaves its sum of exponentials as 1 / max(r). On a CPU it adds up the vocabulary one by one,
     # which costs a digit; torch.sum adds in pairs, so the sum of r tells what was lost.
     mass_T = r_TV.sum(-1)
-    l_T = z_TV.amax(-1) + torch.log(mass_T / r_TV.amax(-1))
+    spread_T = torch.log(mass_T / r_TV.amax(-1))
+    top_T, rival_T = z_TV.max(-1) if want.rivals else (z_TV.amax(-1), None)  # amax alone takes a third of the time
+    l_T = top_T + spread_T
     logp_T, rest_T, lse_T = logsigmoid(z_T - l_T), torch.sigmoid(l_T - z_T), torch.logaddexp(l_T, z_T)
-    entropy_T = logp_slope_TH = entropy_slope_TH = None
+    entropy_T = logp_slope_TH = entropy_slope_TH = rival_slope_TH = None
 
     def pull(rest_TV: Tensor, chosen_T: Tensor) -> Tensor:
         """From logits to hidden states, all in one product: what cancels does so before anything is rounded."""
@@ -282,7 +288,13 @@ def _read_block(
             entropy_slope_TH = pull(rest_TV, p_T * (logp_T + entropy_T)).mul_(-head.scale)
     if want.slopes:
         logp_slope_TH = pull(r_TV, -torch.ones_like(z_T)).mul_((-head.scale * rest_T)[:, None])
-    return _Reading(logp_T, lse_T, entropy_T, logp_slope_TH, entropy_slope_TH)
+    rival_logp_T = None if rival_T is None else logsigmoid(l_T - z_T) - spread_T
+    if rival_T is not None and logp_slope_TH is not None:
+        rival_bend_T = None if bend_TV is None else bend_TV.gather(1, rival_T[:, None])[:, 0]
+        apart_TH = head.slope(rival_T, rival_bend_T) - head.slope(tokens_T, bend_T)
+        rival_slope_TH = logp_slope_TH.add(apart_TH, alpha=head.scale)
+    numbers = logp_T, lse_T, entropy_T, rival_logp_T, rival_T
+    return _Reading(*numbers, logp_slope_TH, entropy_slope_TH, rival_slope_TH)
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -295,35 +307,33 @@ class _TokenLogprobs(torch.autograd.Function):
         tokens_T: Tensor,
         head: _Head,
         want: _Want,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor | None, ...]:
         with torch.autocast(hidden_TH.device.type, enabled=False):
             reading = _read(head, hidden_TH, tokens_T, want)
         ctx.head = head
         ctx.set_materialize_grads(False)
         # Only a trained head sees the hidden states again. It and its bias are saved too, for autograd then notices
         # when an optimizer has changed them in between.
-        for_head = (hidden_TH, tokens_T, *reading[:3], weight_VH, bias_V) if any(ctx.needs_input_grad[1:3]) else ()
-        ctx.save_for_backward(*reading[3:], *for_head)
+        for_head = (hidden_TH, tokens_T, *reading[:5], weight_VH, bias_V) if any(ctx.needs_input_grad[1:3]) else ()
+        ctx.save_for_backward(*reading[5:], *for_head)
         if reading.entropy_T is not None and not want.entropy_grad:
             ctx.mark_non_differentiable(reading.entropy_T)
-        return reading.logp_T, reading.entropy_T
+        return reading.logp_T, reading.entropy_T, reading.rival_logp_T
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, logp_grad_T: Tensor | None, entropy_grad_T: Tensor | None) -> tuple[Tensor | None, ...]:
-        logp_slope_TH, entropy_slope_TH, *for_head = ctx.saved_tensors
+    def backward(ctx: Any, *sent: Tensor | None) -> tuple[Tensor | None, ...]:
+        slopes, for_head = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
         head: _Head = ctx.head
         hidden_grad_TH = weight_grad_VH = bias_grad_V = None
         if ctx.needs_input_grad[0]:
-            sent = ((logp_grad_T, logp_slope_TH), (entropy_grad_T, entropy_slope_TH))
-            hidden_grad_TH = _scaled_sum(sent, head.weight_VH.dtype)
+            hidden_grad_TH = _scaled_sum(zip(sent, slopes, strict=True), head.weight_VH.dtype)
         if for_head:
-            hidden_TH, tokens_T, logp_T, lse_T, entropy_T, *_ = for_head
-            reading = _Reading(logp_T, lse_T, entropy_T, logp_slope_TH=None, entropy_slope_TH=None)
-            grad_T = torch.zeros_like(logp_T) if logp_grad_T is None else logp_grad_T
+            hidden_TH, tokens_T, *numbers, _, _ = for_head
+            reading = _Reading(*numbers)
             with torch.autocast(hidden_TH.device.type, enabled=False):
                 weight_grad_VH, bias_grad_V = _head_grads(
-                    head, hidden_TH, tokens_T, reading, grad_T, entropy_grad_T, ctx.needs_input_grad[1:3]
+                    head, hidden_TH, tokens_T, reading, sent, ctx.needs_input_grad[1:3]
                 )
         return hidden_grad_TH, weight_grad_VH, bias_grad_V, None, None, None
 
@@ -339,30 +349,45 @@ def _head_grads(
     hidden_TH: Tensor,
     tokens_T: Tensor,
     reading: _Reading,
-    logp_grad_T: Tensor,
-    entropy_grad_T: Tensor | None,
+    sent: tuple[Tensor | None, ...],
     trained: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of the weight and the bias: the logits once more, a block of the vocabulary at a time."""
+    """Gradients of the weight and the bias: the logits once more, a block of the vocabulary at a time.
+
+    `sent` is what the loss sends down for the log-probs, the entropies and the rivals' log-probs.
+    """
     blocks = _blocks(len(head.weight_VH), len(hidden_TH))
     scratch = _Scratch(blocks[0].stop, len(hidden_TH), hidden_TH)
     weight_grad_VH = torch.empty_like(head.weight_VH) if trained[0] else None
     bias_grad_V = torch.empty_like(head.bias_V) if trained[1] and head.bias_V is not None else None
-    # In a logit: g (1{v = y} - p_v), and for the entropy, with its own g, -g p_v (log p_v + entropy).
-    g_T = logp_grad_T * head.scale
-    chosen_T = -g_T * torch.expm1(reading.logp_T)
-    constant_T, linear_T = -g_T, None
-    if entropy_grad_T is not None and reading.entropy_T is not None:
-        linear_T = -entropy_grad_T * head.scale
-        constant_T = constant_T + linear_T * reading.entropy_T
-        chosen_T = chosen_T + linear_T * reading.logp_T.exp() * (reading.logp_T + reading.entropy_T)
+    # In a logit: g (1{v = y} - p_v), likewise for the rival, and for the entropy, with its own g, -g p_v (log p_v +
+    # entropy).
+    none_T = torch.zeros_like(reading.logp_T)
+    g_T, entropy_g_T, rival_g_T = (none_T if grad_T is None else grad_T * head.scale for grad_T in sent)
+    constant_T, linear_T, entropy_T = -(g_T + rival_g_T), None, reading.entropy_T
+    if sent[1] is not None and entropy_T is not None:
+        linear_T = -entropy_g_T
+        constant_T = constant_T + linear_T * entropy_T
+
+    def named(logp_T: Tensor, own_T: Tensor, other_T: Tensor) -> Tensor:
+        """The gradient in the logit of a token of log-prob `logp_T`: 1 - p keeps its digits."""
+        grad_T = -own_T * torch.expm1(logp_T) - other_T * logp_T.exp()
+        if linear_T is None or entropy_T is None:
+            return grad_T
+        return grad_T + linear_T * logp_T.exp() * (logp_T + entropy_T)
+
+    places = [(tokens_T, named(reading.logp_T, g_T, rival_g_T))]
+    if reading.rival_T is not None and reading.rival_logp_T is not None:
+        # Nowhere (-1) where the loss leaves the rival alone: all there is bit for bit as without rivals.
+        places.append((reading.rival_T.where(rival_g_T != 0, -1), named(reading.rival_logp_T, rival_g_T, g_T)))
     for rows in blocks:
         grad_VT = scratch.product(head.weight_VH[rows], hidden_TH.t())
         bend_VT = head.finish_(grad_VT, None if head.bias_V is None else head.bias_V[rows, None])
         log_p_VT = grad_VT.sub_(reading.lse_T)
         factor = constant_T if linear_T is None else torch.addcmul(constant_T, log_p_VT, linear_T)
         grad_VT = log_p_VT.exp_().mul_(factor)
-        _put_(grad_VT, tokens_T - rows.start, chosen_T)
+        for place_T, new_T in places:
+            _put_(grad_VT, place_T - rows.start, new_T)
         if bend_VT is not None:
             grad_VT.mul_(bend_VT)
         if bias_grad_V is not None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from ...kernels.logprob import likeliest_others, token_logprobs
+from ...kernels.logprob import token_logprobs
 from ...kernels.packing import Packing
 from ..algorithms.base import Outputs
 from .dropout import Dropout
@@ -43,14 +42,19 @@ class Scorer(nn.Module):
         """What is asked for (with the entropies' gradients where those are), in the packing's order."""
         hidden_CH = self._decoder(packed, dropout)
         weight_VH, bias_V, temperature, softcap = head(self.base)
-        targets_C = torch.from_numpy(packed.targets_C).to(hidden_CH.device)
-        read = partial(token_logprobs, hidden_CH, weight_VH, bias_V=bias_V, temperature=temperature, softcap=softcap)
-        logp_T, entropy_T = read(targets_C, entropy=entropy, entropy_grad=entropy_grad)
-        rival_logp_T = None
-        if rivals:
-            rival_logp_T, _ = read(likeliest_others(hidden_CH, weight_VH, targets_C, bias_V=bias_V), entropy=False)
+        read = token_logprobs(
+            hidden_CH,
+            weight_VH,
+            torch.from_numpy(packed.targets_C).to(hidden_CH.device),
+            bias_V=bias_V,
+            temperature=temperature,
+            softcap=softcap,
+            entropy=entropy,
+            entropy_grad=entropy_grad,
+            rivals=rivals,
+        )
         value_T = self.critic(hidden_CH, packed, dropout) if values and self.critic is not None else None
-        return Outputs(logp_T, entropy_T, value_T, rival_logp_T)
+        return Outputs(read.logp_T, read.entropy_T, value_T, read.rival_logp_T)
 
     def layers(self) -> list[Any]:
         """The decoder's layers, where the model has such, and the critic's own."""

@@ -401,7 +401,7 @@ def test_token_logprobs_is_what_the_learner_reports(make):
     ids = torch.from_numpy(np.concatenate([row.prompt_ids, row.tokens_T]))[None]
     with torch.no_grad():
         hidden = learner._model.get_base_model().model(input_ids=ids).last_hidden_state[0, len(row.prompt_ids) - 1 : -1]
-        logp, _ = token_logprobs(hidden, learner._base.lm_head.weight, torch.from_numpy(row.tokens_T))
+        logp, *_ = token_logprobs(hidden, learner._base.lm_head.weight, torch.from_numpy(row.tokens_T))
         torch.testing.assert_close(logp, teacher_forced(learner._model, row), rtol=1e-5, atol=1e-5)
 
 

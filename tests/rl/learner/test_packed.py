@@ -83,7 +83,7 @@ def packed_logps(model, decoder, prompts, completions, budget=10_000, dropout=No
         packed = packing.pack(prompts, completions, part)
         weight, bias, temperature, softcap = head(model)
         targets = torch.from_numpy(packed.targets_C)
-        logp, _ = token_logprobs(
+        logp, *_ = token_logprobs(
             decoder(packed, dropout), weight, targets, bias_V=bias, temperature=temperature, softcap=softcap
         )
         cuts = [len(completions[row]) for row in part]
