@@ -77,10 +77,11 @@ def normalise(problem: Problem) -> str:
     """The text by which two problems count as the same.
 
     NFKC (superscripts kept apart from digits), case folded, typographic quotes and dashes as ASCII, invisible
-    characters and sentence marks gone, white space only between words. Signs that carry mathematics stay.
+    characters and sentence marks gone, white space only between words. Signs that carry mathematics stay. Where the
+    prompt holds more than is asked, such as examples, the data say what is: `info["asked"]`.
     """
     if isinstance(problem.prompt, str):
-        text = problem.prompt
+        text = str(problem.info.get("asked", problem.prompt))
     else:
         text = "\n".join(m["content"] for m in problem.prompt if m["role"] != "system")
     if not text.isascii():

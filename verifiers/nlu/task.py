@@ -135,15 +135,17 @@ class Task(Options):
         instruction, rule, example = self._filled(texts, row, id)
         before, after = _tagged(tag)
         opened = opened and bool(tag)
-        parts = [f"{instruction} {rule}"] * instructed + [*shown, example] + [before] * opened
+        head, tail = [f"{instruction} {rule}"] * instructed, [example] + [before] * opened
         info: dict[str, Any] = {"task": self.name, "tag": tag}
         if self.group:
             info["question"] = "/".join(str(self._required(row, [column], column, id)) for column in self.group)
         if self.answer == "text":
             info["answers"] = answers
+        if shown:
+            info["asked"] = "\n\n".join([*head, *tail])
         return Problem(
             id=id,
-            prompt="\n\n".join(parts),
+            prompt="\n\n".join([*head, *shown, *tail]),
             answer=answers[0],
             solution=("" if opened else before) + answers[0] + after,
             info=info,

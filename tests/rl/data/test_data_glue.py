@@ -14,6 +14,7 @@ from underdog.rl.data.glue import Glue
 from underdog.rl.data.split import load
 from underdog.verifiers.nlu.nlu import Nlu
 from underdog.verifiers.nlu.report import reports
+from underdog.verifiers.nlu.task import task_names, task_of
 
 REAL = Path(__file__).resolve().parents[3] / "../shared/data"
 real = pytest.mark.skipif(not (REAL / "glue").is_dir(), reason="the benchmarks' files are not here")
@@ -120,6 +121,46 @@ def test_withheld_labels_are_left_out_and_counted(folder: Path, caplog: pytest.L
     assert "1 rows left out" in caplog.text
     with pytest.raises(UserError, match="none of 1 rows has a label"):
         glue(folder, "sst2", split="test").load(0)
+
+
+def test_prompts_show_the_first_training_rows_with_their_answers_in_words(folder: Path):
+    data = glue(folder, "cola", shots=2)
+    (problem,) = data.load(0)  # the rows that are shown are not trained on
+    assert problem.id == "cola/train/2"
+    shown = [
+        '[Sentence: He "left.\n\n<Judgement>Yes</Judgement>]',
+        "[Sentence: Him left.\n\n<Judgement>No</Judgement>]",
+        "Sentence: She left.",
+    ]
+    assert str(problem.prompt).split("\n\n", 1)[1] == "\n\n".join(shown)
+    (held_out,) = data.load_evaluation(0) or []
+    assert str(held_out.prompt).split("\n\n", 1)[1] == "\n\n".join([*shown[:2], "Sentence: Her left."])
+    assert held_out.solution == "<Judgement>No</Judgement>"
+    with pytest.raises(UserError, match=r"3 labelled rows; data\.shots=4"):
+        glue(folder, "cola", shots=4).load(0)
+
+
+def test_shown_examples_change_neither_which_problems_are_held_out_nor_their_order(folder: Path):
+    rows = "".join(f"s\t{n % 2}\t\tThey left {n}.\n" for n in range(40))
+    (folder / "glue/CoLA/train.tsv").write_text(rows)
+    (folder / "glue/CoLA/dev.tsv").write_text(rows.replace("They", "We"))
+    plain, shown = load(glue(folder, "cola"), 0), load(glue(folder, "cola", shots=5), 0)
+    assert [p.id for p in plain.held_out] == [p.id for p in shown.held_out]
+    assert [p.id for p in plain.train if int(p.id.rpartition("/")[2]) >= 5] == [p.id for p in shown.train]
+
+
+@pytest.mark.parametrize("task", task_names())
+def test_no_supervised_target_or_shown_answer_is_an_id(task: str):
+    """The published baseline trained SST-2's negative rows on "No", and six tasks of SuperGLUE on integers."""
+    for name, label in task_of(task).labels.items():
+        for written in label.gold:
+            row = {names[-1]: "x" for column, names in task_of(task).columns.items() if column != "label"}
+            row |= {column: "0" for column in task_of(task).group} | {task_of(task).columns["label"][-1]: written}
+            problem, shown = task_of(task).problem(row, "p"), task_of(task).show(row, "p")
+            assert problem is not None and shown is not None
+            assert problem.solution == f"<Judgement>{name}</Judgement>"
+            assert shown.endswith(f"{problem.solution}]")
+            assert Nlu().judge(problem, problem.solution).outcome == "right"
 
 
 def test_what_is_not_there(folder: Path):
