@@ -155,7 +155,7 @@ def test_no_supervised_target_or_shown_answer_is_an_id(task: str):
     for name, label in task_of(task).labels.items():
         for written in label.gold:
             row = {names[-1]: "x" for column, names in task_of(task).columns.items() if column != "label"}
-            row |= {column: "0" for column in task_of(task).group} | {task_of(task).columns["label"][-1]: written}
+            row |= dict.fromkeys(task_of(task).group, "0") | {task_of(task).columns["label"][-1]: written}
             problem, shown = task_of(task).problem(row, "p"), task_of(task).show(row, "p")
             assert problem is not None and shown is not None
             assert problem.solution == f"<Judgement>{name}</Judgement>"
