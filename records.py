@@ -197,13 +197,15 @@ class Batch:
     """What one step learns from: rows of groups with a signal, how often they are used, and what was counted.
 
     `minibatch` rows make one optimizer step (None: all); their weights are scaled by rows/minibatch, so that each step
-    has the size of a whole one.
+    has the size of a whole one. `compares` says whether the loss compares the policy with the one before the update:
+    where it does not, a learner that would have to compute old log-probs first is spared it.
     """
 
     rows: tuple[Row, ...]
     epochs: int = 1
     minibatch: int | None = None
     stats: Mapping[str, float] = field(default_factory=dict)
+    compares: bool = True
 
 
 def derive_seed(*parts: int | str) -> int:

@@ -31,9 +31,9 @@ class Outputs(NamedTuple):
 class MicroBatch:
     """Whole rows, their completions' tokens packed end to end; all float32 [T] but `row_T` (int64, the token's row).
 
-    `old_logp_T` is never absent: with one update a batch it is the detached new one. The others are None where a sample
-    or the recipe has none: `old_value_T` are the values at which the targets `return_T` were made. `rows` is the number
-    of rows.
+    `old_logp_T` is never absent: with one update a batch it is the detached new one, unless the learner perturbs its
+    weights; then, as with several updates, it was computed before. The others are None where a sample or the recipe has
+    none: `old_value_T` are the values at which the targets `return_T` were made. `rows` is the number of rows.
     """
 
     advantage_T: Tensor

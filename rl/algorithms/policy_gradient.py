@@ -160,12 +160,13 @@ class PolicyGradientBase(Algorithm):
     def row(self, group: Group, i: int, advantage_T: np.ndarray, lengths_N: np.ndarray) -> Row:
         """What the learner takes of the group's sample `i`, when completions of `lengths_N` tokens count."""
         sample = group.samples[i]
+        old = group.annotations["logp"] if self.several_updates else group.annotations.get("old_logp")
         return Row(
             prompt_ids=sample.prompt_ids,
             tokens_T=sample.tokens_T,
             advantage_T=advantage_T.astype(np.float32),
             weight=token_weight(self.per, len(sample.tokens_T), lengths_N, self.divisor()),
-            old_logp_T=group.annotations["logp"][i] if self.several_updates else None,
+            old_logp_T=None if old is None else old[i],
             engine_logp_T=sample.logp_T,
             ref_logp_T=group.annotations["ref_logp"][i] if "ref_logp" in self.needs else None,
         )

@@ -31,7 +31,7 @@ class Supervised(Algorithm):
             )
             for sample in samples
         )
-        return Batch(rows, stats={"groups/used": float(len(groups))})
+        return Batch(rows, stats={"groups/used": float(len(groups))}, compares=False)
 
     def loss(self, outputs: Outputs, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """−logp of each token."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from .model import load_base, pick_device, pick_dtype
 from .options import LearnerOptions
 from .packed import PackedDecoder
 from .padded import PaddedDecoder
+from .perturbations.base import Perturbing, Site
 from .policy import LivePolicy
 from .ranks import Ranks, full, like
 from .scorer import Scorer
@@ -37,6 +39,8 @@ PASSES = (("logp", "values"), ("ref_logp",))
 ANNOTATIONS = frozenset(name for one_pass in PASSES for name in one_pass)
 CRITIC = "critic."
 """Begins the names of what is trained and is no part of the policy."""
+PERTURBATION = "perturbation/"
+"""Begins the names of a perturbation's tensors in a state."""
 
 
 class Learner:
@@ -83,6 +87,7 @@ class Learner:
         critics = [(n, p) for n, p in self._scorer.named_parameters() if n.startswith(CRITIC) and p.requires_grad]
         self._masters = Masters([*self._trained, *critics], chosen, wide=options.masters)
         self._optimizer, self._peaks = self._build_optimizer()
+        self._perturbing = self._build_perturbing()
         # On a CPU each new shape of a bfloat16 product is compiled, and kept: a millisecond and half a megabyte.
         narrow = self._device == "cpu" and compute_dtype(base.model.dtype, "cpu") == torch.bfloat16
         self._multiple = 64 if narrow else 1
@@ -115,6 +120,8 @@ class Learner:
             each = {name: iter(arrays) for name, arrays in found.items()}
             for i in todo:
                 own = {name: tuple(next(arrays) for _ in groups[i].samples) for name, arrays in each.items()}
+                if self._perturbing.moves and "logp" in own:
+                    own["old_logp"] = own["logp"]
                 groups[i] = replace(groups[i], annotations={**own, **groups[i].annotations})
         return groups
 
@@ -151,11 +158,9 @@ class Learner:
         tally, losses, norms, skipped = Tally(), [], [], 0
         by_kind: dict[str, float] = {}
         for epoch, part, rows in self._minibatches(batch, step):
-            self._options.perturbation.before_gradients(self._model, self._optimizer, step)
             seed = Dropout(derive_seed(self._seed, "dropout", step, epoch, part))
-            losses.append(self._gradients(rows, loss, seed, tally, needs, first=epoch == 0))
-            losses[-1] += self._penalty(step)
-            self._options.perturbation.before_optimizer_step(self._model, self._optimizer, step)
+            take = partial(self._gradients, rows, loss, seed, needs=needs, first=epoch == 0)
+            losses.append(self._perturbing.gradients(take, tally, (step, epoch, part)) + self._penalty(step))
             by_kind = self._norms_by_kind()
             norms.append(self._clipped_norm(critic=False))
             if self._abnormal(norms[-1]) or not math.isfinite(self._clipped_norm(critic=True)):
@@ -175,6 +180,7 @@ class Learner:
             "updates/steps": float(len(norms) - skipped),
             "updates/skipped": float(skipped),
             **{f"grad_norm/{kind}": norm for kind, norm in by_kind.items() if math.isfinite(norm)},
+            **self._perturbing.stats(),
             **tally.read(self._ranks),
         }
 
@@ -188,7 +194,12 @@ class Learner:
                     tensors[f"optimizer/{name}/{key}"] = full(value)
                 else:
                     numbers[f"optimizer/{name}/{key}"] = value
-        return {"tensors": tensors, "json": {"updates": self._live.number, "optimizer": numbers}}
+        moving = self._perturbing.state_dict()
+        tensors |= {f"{PERTURBATION}{name}": tensor for name, tensor in moving["tensors"].items()}
+        return {
+            "tensors": tensors,
+            "json": {"updates": self._live.number, "optimizer": numbers, "perturbation": moving["json"]},
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state: the next update is bit for bit that of the learner that saved it."""
@@ -202,6 +213,8 @@ class Learner:
             if own:
                 self._optimizer.state[parameter] = {k: _placed(v, parameter) for k, v in own.items()}
         self._masters.publish()
+        moving = {k.removeprefix(PERTURBATION): v for k, v in state["tensors"].items() if k.startswith(PERTURBATION)}
+        self._perturbing.load_state_dict({"tensors": moving, "json": state["json"].get("perturbation", {})})
         self._live.number = state["json"]["updates"]
 
     def trained(self) -> list[Tensor]:
@@ -268,6 +281,13 @@ class Learner:
             optimizer.add_param_group({"params": critics})
         return optimizer, [lr, self._options.critic.lr or lr][: len(optimizer.param_groups)]
 
+    def _build_perturbing(self) -> Perturbing:
+        policy = [(name, tensor) for name, tensor in self._masters.named if not name.startswith(CRITIC)]
+        seed, packed = derive_seed(self._seed, "perturbation"), PackedDecoder.knows(self._base)
+        return self._options.perturbation.build(
+            Site(self._base, self._masters, policy, self._optimizer, seed, packed=packed)
+        )
+
     def _load_base(self) -> Any:
         dtype = pick_dtype(self._options.dtype, self._device)
         extra = self._options.adapter.load_options()
@@ -320,10 +340,11 @@ class Learner:
         return self._reference, nullcontext()
 
     def _with_old_logps(self, batch: Batch) -> Batch:
-        """With several optimizer steps a batch, old log-probs must be known before the first."""
+        """With several optimizer steps a batch, or moved weights, old log-probs must be known before the first."""
         several = batch.epochs > 1 or (batch.minibatch is not None and batch.minibatch < len(batch.rows))
+        moved = self._perturbing.moves and batch.compares
         todo = [i for i, row in enumerate(batch.rows) if row.old_logp_T is None]
-        if not several or not todo:
+        if not (several or moved) or not todo:
             return batch
         rows = list(batch.rows)
         logps = self._logps([rows[i].prompt_ids for i in todo], [rows[i].tokens_T for i in todo])
@@ -346,7 +367,7 @@ class Learner:
                 yield epoch, part, rows
 
     def _gradients(
-        self, rows: list[Row], loss: Loss, seed: Dropout, tally: Tally, needs: frozenset[str], *, first: bool
+        self, rows: list[Row], loss: Loss, seed: Dropout, tally: Tally, *, needs: frozenset[str], first: bool
     ) -> float:
         """Add up the gradients of one optimizer step; its loss."""
         total = 0.0
