@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from ..parts import Part
 from ..records import Problem, Verdict
@@ -11,6 +12,9 @@ from ..records import Problem, Verdict
 
 class Verifier(Part):
     """Judges completions. `right` and `wrong` are about the submission, `could_not_grade` is about us."""
+
+    tells: ClassVar[bool] = False
+    """Whether its verdicts say what was answered."""
 
     def judge(self, problem: Problem, completion: str) -> Verdict:
         """The verdict on one completion; never raises for what a model wrote."""
@@ -27,6 +31,18 @@ class Verifier(Part):
     def reference(self, problem: Problem) -> str | None:
         """A completion that must be right, for `validate`: by default the worked solution. None where there is none."""
         return problem.solution
+
+    def report(self, problems: Sequence[Problem], verdicts: Sequence[Verdict]) -> dict[str, Any] | None:
+        """What an evaluation says beside pass@N, one problem and verdict a sample; None where there is nothing.
+
+        `parts` maps a name to a block of `metrics` (each a `mean` and its `ci95`), and to `baselines`, `invalid_rate`,
+        `answers` and `golds` (counts) where they are known; `average` is a figure over all parts.
+        """
+        return None
+
+    def answer(self, verdict: Verdict) -> str | None:
+        """What a graded verdict says was answered, of a verifier that `tells`; None where nothing was."""
+        return None
 
     def surroundings(self) -> str:
         """What its verdicts depend on beside its options, such as the version of a tool; one line, or nothing."""

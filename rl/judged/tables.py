@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..runs.reading import PassAt, pass_at
-from ..runs.report.sections import direction, interval
+from ..runs.report.figures import interval
+from ..runs.report.reported import HEAD, reported_rows
+from ..runs.report.sections import direction
 
 _STYLES = {"rises": "green", "falls": "red"}
 _OUTCOMES = {"right": "right", "wrong": "wrong", "could_not_grade": "could not grade"}
@@ -45,8 +47,17 @@ def pass_table(result: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [table]
     if "sources" in result:
         parts += [Text(), _sources(result["sources"], any("change" in own for own in result["sources"].values()))]
+    for title, block in (("base", base), (measured, result)):
+        parts += _reported(title, block["report"]) if block and "report" in block else []
     lines = [f"{len(result['problems'])} problems; 95 % intervals by resampling problems", *_about(result, "")]
     return Group(*parts, *_lines(*lines, *(_about(base, "base: ") if base else ())))
+
+
+def _reported(title: str, report: Mapping[str, Any]) -> list[RenderableType]:
+    table = Table(*HEAD, box=None, pad_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left")
+    for row in reported_rows(report):
+        table.add_row(*map(Text, row))
+    return [Text(), table]
 
 
 def _sources(sources: Mapping[str, Mapping[str, Any]], changed: bool) -> Table:

@@ -26,7 +26,7 @@ class Tally:
     """How one policy did on a set of problems: of `graded_P` samples a problem, `right_P` were right.
 
     `sources` says which part of the set each problem is of, where the data tell; `reasons` counts samples by
-    `outcome/reason`.
+    `outcome/reason`; `report` is what the verifier has to say beside that.
     """
 
     problems: tuple[str, ...]
@@ -35,9 +35,10 @@ class Tally:
     samples: int
     sources: tuple[str, ...] = ()
     reasons: Mapping[str, int] = field(default_factory=dict)
+    report: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, groups: Sequence[Group]) -> Tally:
+    def of(cls, groups: Sequence[Group], report: Mapping[str, Any] | None = None) -> Tally:
         """Count judged groups, one a problem."""
         return cls(
             problems=tuple(g.problem.id for g in groups),
@@ -46,6 +47,7 @@ class Tally:
             samples=max((len(g.samples) for g in groups), default=0),
             sources=tuple(str(g.problem.info.get("source", "")) for g in groups),
             reasons=dict(sorted(Counter(f"{v.outcome}/{v.reason}" for g in groups for v in g.verdicts).items())),
+            report=report,
         )
 
     def of_source(self, source: str) -> Tally:
@@ -104,7 +106,16 @@ def summarise(tally: Tally) -> dict[str, Any]:
         "problems": len(tally.problems),
         "samples": tally.samples,
         "ungraded": ungraded,
+        **({} if tally.report is None else {"report": dict(tally.report)}),
     }
+
+
+def figures(report: Mapping[str, Any] | None) -> dict[str, float]:
+    """The means of a verifier's report by `part/metric`, and its `average`."""
+    parts = (report or {}).get("parts", {})
+    named = {f"{part}/{key}": x for part, block in parts.items() for key, x in block.get("metrics", {}).items()}
+    named |= {"average": report["average"]} if report and "average" in report else {}
+    return {key: x["mean"] for key, x in named.items()}
 
 
 def change(base: Tally, final: Tally) -> dict[str, Any]:
@@ -142,6 +153,7 @@ def from_json(value: Mapping[str, Any]) -> Tally:
         right_P=np.array([r["right"] for r in rows]),
         graded_P=np.array([r["graded"] for r in rows]),
         samples=value["samples"],
+        report=value.get("report"),
     )
 
 

@@ -27,7 +27,9 @@ class Evaluator:
         """How often `policy` is right on the first `problems` held-out problems, from `samples` samples each."""
         version = self.engine.publish(policy)
         requests = [self._request(prompt, samples) for prompt in self.prompts[:problems]]
-        return version, Tally.of(sample_and_judge(self.engine, self.verifier, requests, Clock()))
+        groups = sample_and_judge(self.engine, self.verifier, requests, Clock())
+        judged = [(group.problem, verdict) for group in groups for verdict in group.verdicts]
+        return version, Tally.of(groups, self.verifier.report([p for p, _ in judged], [v for _, v in judged]))
 
     def _request(self, prompt: Prompt, samples: int) -> Request:
         indices = range(samples)

@@ -169,7 +169,8 @@ class Run:
         score = value.get("pass@1")
         if name.startswith("step_") and score is not None and (best is None or score > best["value"]):
             checkpoint.mark_best(self.checkpoints, version.number, "pass@1", score)
-        return {f"eval/held_out/{key}": x for key, x in value.items() if key.startswith("pass@")}
+        measured = {key: x for key, x in value.items() if key.startswith("pass@")} | evaluation.figures(tally.report)
+        return {f"eval/held_out/{key}": x for key, x in measured.items()}
 
     def finish(self, base: evaluation.Tally | None, final: evaluation.Tally | None) -> dict[str, Any]:
         """Write summary.json and return it."""

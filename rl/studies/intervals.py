@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ..runs.reading import PassAt
-from ..runs.report.sections import interval
+from ..runs.report.figures import interval
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,15 @@ def test_a_recipe_runs_on_a_local_folder(arm: str, bytes_shape: str, folder: Pat
     steps = overrides.pop("steps", 2)
     summary = train("nlu-glue", out=str(tmp_path / "run"), steps=steps, **overrides)
     assert (summary["steps"], summary["final"]["problems"]) == (steps, 12)
+    for name in ("base", "final"):
+        report = json.loads((tmp_path / "run" / "evaluations" / f"{name}.json").read_text())["report"]
+        assert summary[name]["report"] == report
+        assert sum(part["rows"] for part in report["parts"].values()) == 12
+        assert {metric for part in report["parts"].values() for metric in part["metrics"]} == {"matthews", "accuracy"}
+        assert len(report["average"]["ci95"]) == 2
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "cola matthews" in page
+    assert "rte accuracy" in page
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() if steps else []
     for row in map(json.loads, lines):
         assert row["reward"] == (1.0 if arm == "supervised" else -1.0)

@@ -65,12 +65,20 @@ def ranks(values_N: np.ndarray) -> np.ndarray:
     return (last - (counts - 1) / 2.0)[which_N]
 
 
+def group_shares(right_N: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row, whether its whole group is right, and its share of the group: their mean is the share of groups.
+
+    MultiRC's exact match, over questions.
+    """
+    _, which_N, sizes = np.unique(np.array(groups), return_inverse=True, return_counts=True)
+    whole = np.bincount(which_N, weights=right_N) == sizes
+    return whole[which_N].astype(float), 1.0 / sizes[which_N]
+
+
 def whole_groups(right_N: np.ndarray, groups: Sequence[str]) -> float:
-    """The share of groups all of whose rows are right: MultiRC's exact match, over questions."""
-    whole: dict[str, bool] = {}
-    for right, group in zip(right_N.tolist(), groups, strict=True):
-        whole[group] = whole.get(group, True) and right
-    return sum(whole.values()) / len(whole)
+    """The share of groups all of whose rows are right."""
+    whole_N, share_N = group_shares(right_N, groups)
+    return float(np.average(whole_N, weights=share_N))
 
 
 def text_em(golds: Sequence[str], predicted: str | None) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,12 +24,14 @@ COLLAPSED_ROWS = 10
 class Judged:
     """One graded answer: None is an invalid one; `golds` are all right answers, of which a text may have several.
 
-    `question` is what the rows of one question share, apart for each sample of it.
+    `question` is what the rows of one question share, apart for each sample of it; `unit` what is drawn together where
+    problems are drawn anew: the rows of one problem, or of one question.
     """
 
     golds: tuple[str, ...]
     answer: str | None
     question: str = ""
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,20 @@ def reports(problems: Sequence[Problem], verdicts: Sequence[Verdict], task: str 
     Raises:
         UserError: a problem names no task, or nothing of a task was graded.
     """
+    return {name: report(name, found) for name, found in rows_by_task(problems, verdicts, task).items()}
+
+
+def rows_by_task(
+    problems: Sequence[Problem], verdicts: Sequence[Verdict], task: str | None = None
+) -> dict[str, list[Judged | None]]:
+    """The rows of each task, as `reports` takes problems and verdicts."""
     rows: dict[str, list[Judged | None]] = {}
     seen: Counter[str] = Counter()
     for problem, verdict in zip(problems, verdicts, strict=True):
         chosen = task_for(problem, task)
         rows.setdefault(chosen.name, []).append(judged(chosen, problem, verdict, seen[problem.id]))
         seen[problem.id] += 1
-    return {name: report(name, found) for name, found in rows.items()}
+    return rows
 
 
 def task_for(problem: Problem, task: str | None) -> Task:
@@ -96,6 +105,7 @@ def judged(task: Task, problem: Problem, verdict: Verdict, sample: int = 0) -> J
         golds=golds_of(task, problem),
         answer=None if verdict.reason == "invalid" else verdict.detail,
         question="" if question is None else f"{question}#{sample}",
+        unit=problem.id if question is None else str(question),
     )
 
 
@@ -121,14 +131,14 @@ def report(task: Task | str, rows: Sequence[Judged | None]) -> NluReport:
         raise UserError(f"{task.title} is measured by question; give each row its question's id as info['question']")
     answers = [row.answer for row in graded]
     golds = _count([row.golds[0] for row in graded])
-    constants = [_score(task, graded, [answer] * len(graded)) for answer in _constants(task, golds)]
+    constants = [scorer(task, graded, [answer] * len(graded))() for answer in _constants(task, golds)]
     histogram = _count([_bin(task, answer) for answer in answers])
     right = _count([_bin(task, row.golds[0]) for row in graded])
     return NluReport(
         task=task.name,
         rows=len(graded),
         ungraded=len(rows) - len(graded),
-        metrics=_score(task, graded, answers),
+        metrics=scorer(task, graded, answers)(),
         baselines={name: max(constant[name] for constant in constants) for name in task.metrics},
         invalid_rate=answers.count(None) / len(answers),
         histogram=histogram,
@@ -166,31 +176,55 @@ def _count(values: Sequence[str]) -> dict[str, int]:
     return dict(Counter(values).most_common())
 
 
-def _score(task: Task, rows: Sequence[Judged], answers: Sequence[str | None]) -> dict[str, float]:
+def scorer(task: Task, rows: Sequence[Judged], answers: Sequence[str | None]) -> Scorer:
+    """The metrics of a task as a function of the rows to take, so that they can be drawn anew; None takes all once.
+
+    Rows of one question must be taken together.
+    """
+    columns = _columns(task, rows, answers)
+    functions = {name: _METRICS[task.answer][name] for name in task.metrics}
+
+    def score(taken_N: np.ndarray | None = None) -> dict[str, float]:
+        chosen = columns if taken_N is None else {name: values_N[taken_N] for name, values_N in columns.items()}
+        return {name: function(chosen, len(task.labels)) for name, function in functions.items()}
+
+    return score
+
+
+def _columns(task: Task, rows: Sequence[Judged], answers: Sequence[str | None]) -> dict[str, np.ndarray]:
+    """What the metrics are made of: one number a row in each column."""
     if task.answer == "text":
-        each = {"f1": metrics.text_f1, "em": metrics.text_em}
         pairs = list(zip(rows, answers, strict=True))
-        return {name: float(np.mean([each[name](row.golds, answer) for row, answer in pairs])) for name in task.metrics}
+        each = {"f1": metrics.text_f1, "em": metrics.text_em}
+        return {name: np.array([one(row.golds, said) for row, said in pairs]) for name, one in each.items()}
     if task.answer == "number":
-        gold_N = np.array([float(row.golds[0]) for row in rows])
         said_N = np.array([metrics.INVALID_NUMBER if answer is None else float(answer) for answer in answers])
-        correlate = {"pearson": metrics.pearson, "spearman": metrics.spearman}
-        return {name: correlate[name](gold_N, said_N) for name in task.metrics}
-    return _score_labels(task, rows, answers)
-
-
-def _score_labels(task: Task, rows: Sequence[Judged], answers: Sequence[str | None]) -> dict[str, float]:
+        return {"gold": np.array([float(row.golds[0]) for row in rows]), "said": said_N}
     # The positive label is class 1 of two, however the file lists them.
-    order = sorted(task.labels, key=lambda name: name == task.positive)
-    index = {name: number for number, name in enumerate(order)}
+    index = {name: number for number, name in enumerate(sorted(task.labels, key=lambda name: name == task.positive))}
     gold_N = np.array([index[row.golds[0]] for row in rows])
     said_N = np.array([metrics.INVALID if answer is None else index[answer] for answer in answers])
-    figures = {
-        "accuracy": lambda: metrics.accuracy(gold_N, said_N),
-        "f1": lambda: metrics.f1(gold_N, said_N),
-        "f1a": lambda: metrics.f1(gold_N, said_N),
-        "macro_f1": lambda: metrics.macro_f1(gold_N, said_N, len(order)),
-        "matthews": lambda: metrics.matthews(gold_N, said_N),
-        "em": lambda: metrics.whole_groups(gold_N == said_N, [row.question for row in rows]),
-    }
-    return {name: figures[name]() for name in task.metrics}
+    columns = {"gold": gold_N, "said": said_N}
+    if "em" in task.metrics:
+        whole_N, share_N = metrics.group_shares(gold_N == said_N, [row.question for row in rows])
+        columns |= {"whole": whole_N, "share": share_N}
+    return columns
+
+
+Columns = Mapping[str, np.ndarray]
+Scorer = Callable[..., dict[str, float]]
+_METRICS: dict[str, dict[str, Callable[[Columns, int], float]]] = {
+    "text": {"f1": lambda of, _: float(np.mean(of["f1"])), "em": lambda of, _: float(np.mean(of["em"]))},
+    "number": {
+        "pearson": lambda of, _: metrics.pearson(of["gold"], of["said"]),
+        "spearman": lambda of, _: metrics.spearman(of["gold"], of["said"]),
+    },
+    "label": {
+        "accuracy": lambda of, _: metrics.accuracy(of["gold"], of["said"]),
+        "f1": lambda of, _: metrics.f1(of["gold"], of["said"]),
+        "f1a": lambda of, _: metrics.f1(of["gold"], of["said"]),
+        "macro_f1": lambda of, classes: metrics.macro_f1(of["gold"], of["said"], classes),
+        "matthews": lambda of, _: metrics.matthews(of["gold"], of["said"]),
+        "em": lambda of, _: float(np.average(of["whole"], weights=of["share"])),
+    },
+}

@@ -12,7 +12,9 @@ from typing import Any
 
 from ..reading import PassAt, Run, is_number
 from .charts import Family, evaluation_charts, family_charts, pass_curves, short
+from .figures import interval
 from .page import Section, h, table_html
+from .reported import reported
 from .timeline import timeline_chart
 from .updates import map_sections
 from .workers import workers_note
@@ -185,6 +187,7 @@ def cost(runs: Sequence[Run]) -> Section | None:
 
 SECTIONS: tuple[Callable[[Sequence[Run]], Section | None], ...] = (
     outcome,
+    reported,
     differences,
     _families("reward", "Reward", REWARD),
     evaluation,
@@ -243,13 +246,6 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def interval(p: PassAt, signed: bool = False) -> str:
-    """`0.683 [0.650, 0.714]`, with signs for a change."""
-    form = "+.3f" if signed else ".3f"
-    ends = f" [{p.low:{form}}, {p.high:{form}}]" if p.low is not None and p.high is not None else ""
-    return f"{p.mean:{form}}{ends}".replace("-", "−")
 
 
 def direction(change: PassAt | None) -> str:

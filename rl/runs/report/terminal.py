@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..reading import pass_at
-from .sections import direction, interval
+from .figures import interval
+from .sections import direction
 
 if TYPE_CHECKING:
     from rich.table import Table

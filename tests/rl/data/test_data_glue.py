@@ -157,7 +157,8 @@ def test_no_supervised_target_or_shown_answer_is_an_id(task: str):
             row = {names[-1]: "x" for column, names in task_of(task).columns.items() if column != "label"}
             row |= dict.fromkeys(task_of(task).group, "0") | {task_of(task).columns["label"][-1]: written}
             problem, shown = task_of(task).problem(row, "p"), task_of(task).show(row, "p")
-            assert problem is not None and shown is not None
+            assert problem is not None
+            assert shown is not None
             assert problem.solution == f"<Judgement>{name}</Judgement>"
             assert shown.endswith(f"{problem.solution}]")
             assert Nlu().judge(problem, problem.solution).outcome == "right"
