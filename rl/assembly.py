@@ -12,6 +12,7 @@ from ..records import derive_seed
 from ..rollouts.base import Engine, EnginePart, Surroundings
 from ..verifiers.base import Verifier
 from ..verifiers.validate import validate
+from .collapse import CollapseWatch
 from .collect import Collection
 from .config import Config
 from .data.prompts import Prompts
@@ -49,11 +50,17 @@ class Parts:
     evaluator: Evaluator
     tracker: Tracker
     held_out: list[Prompt]
+    collapse: CollapseWatch
 
     @property
     def states(self) -> dict[str, Any]:
         """What a checkpoint consists of."""
-        return {"learner": self.learner, "algorithm": self.algorithm, "collection": self.collection}
+        return {
+            "learner": self.learner,
+            "algorithm": self.algorithm,
+            "collection": self.collection,
+            "collapse": self.collapse,
+        }
 
     def close(self) -> None:
         """Stop engines, what waits for them in the background, and worker processes."""
@@ -189,6 +196,7 @@ def assemble(run: Run, model: str) -> Parts:
         evaluator,
         Tracker(learner, tracked, run.clock),
         problems.held_out,
+        CollapseWatch(config.collapse, verifier, run.terminal.warn),
     )
 
 

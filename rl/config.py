@@ -20,6 +20,7 @@ from ..parts import Options, Part, UserError, find, names, nearest
 from ..records import Sampling
 from ..rollouts.workers.options import Resources
 from .choices import FILE_PATTERN, Choice, describe
+from .collapse import Collapse
 from .learner.options import LearnerOptions
 from .own import own_reward, own_verifier
 from .runs.metrics import TrackerName
@@ -159,6 +160,7 @@ class Config(Options):
     checkpoint: Checkpoints = Checkpoints()
     eval: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
+    collapse: Collapse = Collapse()
     trackers: list[TrackerName] = Field(default_factory=list)
     """Where metrics go besides metrics.jsonl."""
 

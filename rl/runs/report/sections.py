@@ -45,6 +45,12 @@ COMPLETIONS = (
     Family("Cut off at the token limit", r"completions/clipped_ratio", percent=True),
     Family("Stop reasons", r"stop/(.+)", "share", style="share"),
     Family("Verdicts", r"verify/([^/]+)", "share", style="share", labels=OUTCOMES),
+    Family(
+        "Answers",
+        r"answers/(.+)",
+        percent=True,
+        labels={"top_share": "most frequent, of the valid", "invalid": "invalid, of all"},
+    ),
     Family("Reasons of verdicts", r"verify/reason/(.+)", percent=True, note="Share of all samples."),
 )
 POLICY = (
