@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from underdog.parts import RunError, UserError
-from underdog.records import Problem, Verdict
+from underdog.records import Group, Problem, Sample, Verdict, Version
+from underdog.rewards.nlu_code import NluCode
+from underdog.rewards.nlu_paper import NluPaper
 from underdog.verifiers.nlu.nlu import Nlu
 from underdog.verifiers.nlu.parsing import MAX_ANSWER, SCALE
 from underdog.verifiers.nlu.task import task_names, task_of
@@ -173,6 +176,25 @@ def answers_of(task: str) -> list[str]:
     )
 
 
+def both_rewards(task: str, gold: str, verdict: Verdict) -> tuple[float, float]:
+    """By the paper's scheme and by its code's."""
+    ids = np.zeros(1, np.int64)
+    sample = Sample("p", 0, Version(0, ""), 0, ids, ids, None, "", "eos")
+    group = Group(Problem("p", "?", gold, info={"task": task}), (sample,), (verdict,))
+    return NluPaper().score(group).item(), NluCode().score(group).item()
+
+
+def expected_rewards(task: str, gold: str, answer: str | None) -> tuple[float, float]:
+    """RL4GLUE: right 1 and 1, wrong 0 and -1, invalid -1 and -3; of numbers 2.5 - |error|, invalid -2.5, in both."""
+    if task == "stsb":
+        earned = -2.5 if answer is None else 2.5 - abs(float(answer) - float(gold))
+        return earned, earned
+    if answer is None:
+        return -1.0, -3.0
+    right = answer == gold or (task, gold, answer) == ("record", "U.S", "the U.S.")  # articles and marks aside
+    return (1.0, 1.0) if right else (0.0, -1.0)
+
+
 def test_there_are_a_hundred_awkward_outputs():
     assert len(set(BETWEEN_THE_TAGS)) >= 100
 
@@ -187,6 +209,7 @@ def test_between_the_tags(task: str, text: str, answer: str | None):
         else:
             assert verdict.detail == answer
             assert verdict.reason != "invalid"
+        assert both_rewards(task, gold, verdict) == pytest.approx(expected_rewards(task, gold, answer))
 
 
 @pytest.mark.parametrize(("completion", "answer"), COMPLETIONS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from underdog.verifiers.nlu.report import Judged, report
 from underdog.verifiers.nlu.task import task_of
 
 
-def evaluated(task: str, golds: list[str], said: list[str | None], questions: list[str] | None = None):
+def evaluated(task: str, golds: list[str], said: Sequence[str | None], questions: list[str] | None = None):
     """Problems of a task, and the verdicts on completions that say `said` (None: nothing between tags)."""
     names = questions or [""] * len(golds)
     infos = [{"task": task} | ({"question": q} if questions else {}) for q in names]
@@ -54,7 +56,7 @@ def test_an_interval_of_matthews_correlation_is_scipys_bootstrap():
 
 
 def test_rows_of_one_question_and_samples_of_one_problem_are_drawn_together():
-    """Each question holds one right and one wrong row, so that drawing whole questions leaves the accuracy at a half."""
+    """Each question holds one right and one wrong row: drawing whole questions moves no metric."""
     rows = [Judged(("True",), said, f"{q}#0", f"{q}") for q in range(20) for said in ("True", "False")]
     draws = resampled(task_of("multirc"), rows)
     np.testing.assert_allclose(draws["f1a"], 2 / 3)

@@ -161,7 +161,7 @@ def test_no_supervised_target_or_shown_answer_is_an_id(task: str):
             assert shown is not None
             assert problem.solution == f"<Judgement>{name}</Judgement>"
             assert shown.endswith(f"{problem.solution}]")
-            assert Nlu().judge(problem, problem.solution).outcome == "right"
+            assert Nlu().judge(problem, problem.solution or "").outcome == "right"
 
 
 def test_what_is_not_there(folder: Path):
