@@ -65,9 +65,10 @@ class CollapseWatch:
         self._steps = state["steps"]
 
     def _say(self, top: str) -> None:
+        steps, share = self._steps, self._options.share
         words = (
-            f"the policy has collapsed: for {self._steps} steps at least {self._options.share:.0%} of its valid answers "
-            f"were the same, now {top!r}; lower learner.lr, raise algorithm.kl or balance the data"
+            f"the policy has collapsed: {steps} steps in a row {share:.0%} or more of its valid answers were the same, "
+            f"now {top!r}; lower learner.lr, raise algorithm.kl or balance the data"
         )
         if self._options.on == "stop":
             raise RunError(f"{words}; collapse.on=warn goes on nevertheless")

@@ -48,7 +48,7 @@ def test_it_stops_where_it_is_to_stop_and_keeps_count_across_a_resume():
     watch.take(step("Y" * 20))
     resumed, _ = watching(on="stop")
     resumed.load_state_dict(watch.state_dict())
-    with pytest.raises(RunError, match=r"3 steps .*collapse\.on=warn"):
+    with pytest.raises(RunError, match=r"3 steps in a row .*collapse\.on=warn"):
         resumed.take(step("Y" * 20))
 
 
