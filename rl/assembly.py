@@ -26,6 +26,7 @@ from .runs.files import replacing
 from .runs.folder import Run
 from .sampling import Prompt
 from .updates.tracker import Tracker
+from .vocabulary import choose_words, with_words
 
 if TYPE_CHECKING:
     from .learner.group import LearnerGroup
@@ -74,8 +75,9 @@ class Parts:
 def build_learner(config: Config, model: str, log: Callable[[str], None], folder: Path | None = None) -> Learner:
     """The learner that a configuration describes, on `model` (an id, a folder or shape:NAME), untrained.
 
-    `folder` is its run's, where the weights that a mask chose are kept.
+    `folder` is its run's, where the weights that a mask chose and the words of a vocabulary are kept.
     """
+    model = model if folder is None else with_words(model, folder)
     masks = folder / MASKS if folder is not None and (folder / MASKS).is_file() else None
     return Learner(model, config.learner, **_settings(config), log=log, masks=masks)
 
@@ -154,6 +156,8 @@ def open_engine(config: Config, part: EnginePart, learner: Learner | LearnerGrou
 def assemble(run: Run, model: str) -> Parts:
     """Build the learner, the problems, the engines and the verifier that a configuration names."""
     config = run.config
+    choose_words(config, model, run.folder)
+    model = with_words(model, run.folder)
     learner = open_learner(config, model, run)
     problems = load_problems(config, learner.tokenizer)
     if not problems.train:

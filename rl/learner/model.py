@@ -17,6 +17,8 @@ from ..runs.files import replacing
 from .tokenizer import build_tokenizer
 
 SHAPES = Path(__file__).resolve().parents[2] / "recipes" / "shapes"
+PREFIX = "shape:"
+"""Of a model's name, when it is an architecture with random weights."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ def load_base(name: str, *, seed: int, dtype: torch.dtype, device: str, extra: d
     Raises:
         UserError: there is no such shape, folder or model on the hub, or it is no causal language model.
     """
-    shape = name.removeprefix("shape:")
-    base = _from_shape(shape, seed) if name.startswith("shape:") else _from_pretrained(name, dtype, extra or {})
+    shape = name.removeprefix(PREFIX)
+    base = _from_shape(shape, seed) if name.startswith(PREFIX) else _from_pretrained(name, dtype, extra or {})
     if not extra:
         base.model.to(device=device, dtype=dtype)
         base.model.config.dtype = dtype  # engines read it there, and a model made from a shape has none
@@ -75,13 +77,15 @@ def load_tokenizer(name: str) -> Any:
     Raises:
         UserError: as `load_base`.
     """
-    if name.startswith("shape:"):
-        return build_tokenizer(_shape(name.removeprefix("shape:"))["tokenizer"])
-    from transformers import AutoTokenizer
+    if name.startswith(PREFIX):
+        return build_tokenizer(read_shape(name.removeprefix(PREFIX))["tokenizer"])
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     _check_folder(name)
+    # AutoTokenizer would put the architecture's own tokenizer, of byte pairs, in the place of one of words.
+    kind = PreTrainedTokenizerFast if _is_of_words(Path(name)) else AutoTokenizer
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = kind.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise UserError(_not_found(name, error)) from error
     if tokenizer.pad_token is None:
@@ -125,7 +129,7 @@ def _from_shape(name: str, seed: int) -> Base:
     """Random weights that depend on the shape and the seed only."""
     import transformers
 
-    spec = _shape(name)
+    spec = read_shape(name)
     tokenizer = build_tokenizer(spec["tokenizer"])
     architecture = getattr(transformers, spec["architecture"])
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
@@ -136,13 +140,23 @@ def _from_shape(name: str, seed: int) -> Base:
     return Base(model, tokenizer)
 
 
-def _shape(name: str) -> dict[str, Any]:
+def read_shape(name: str) -> dict[str, Any]:
+    """What a shape's file holds, by its name in `recipes/shapes/` or the path of a .json file.
+
+    Raises:
+        UserError: there is none.
+    """
     file = Path(name) if name.endswith(".json") else SHAPES / f"{name}.json"
     if not file.is_file():
         close = nearest(name, shape_names())
         hint = f"did you mean shape:{close}?" if close else f"choose one of {', '.join(shape_names())}"
         raise UserError(f"model: there is no shape {name!r}; {hint}")
     return json.loads(file.read_text())
+
+
+def _is_of_words(folder: Path) -> bool:
+    file = folder / "tokenizer.json"
+    return file.is_file() and json.loads(file.read_text("utf-8"))["model"].get("type") == "WordLevel"
 
 
 def _check_folder(name: str) -> None:
