@@ -74,3 +74,10 @@ def test_frequent_words_by_count_then_in_order() -> None:
 def test_words_that_are_still_to_be_chosen_are_no_tokenizer() -> None:
     with pytest.raises(UserError, match="train it by a recipe first"):
         build_tokenizer({"vocabulary": 10})
+
+
+def test_the_study_without_its_data_says_where_they_must_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match=r"no file of CoLA called train .* in \.\./shared/data/glue; .* data\.path"):
+        train("reader-base", out=str(tmp_path / "run"))
