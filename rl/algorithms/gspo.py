@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class GSPO(LossKL):
     """GRPO with one ratio a completion, the geometric mean over its tokens (eq. 7), closely clipped (§5.1).
 
-    Samples of constant groups count in the mean over completions, as in GRPO.
+    Samples of constant groups count in the mean over completions, as in GRPO. With `negative: hinge` the completions
+    of negative advantage have no ratio, and lose the mean of their tokens' hinges, as in GRPO.
     """
 
     clip_low: float = Field(3e-4, ge=0, le=1)

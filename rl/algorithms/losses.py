@@ -50,7 +50,9 @@ def inverted_hinge(logp_T: Tensor, rival_logp_T: Tensor) -> Tensor:
     """1 + p(y) − max_{v≠y} p(v), from the log-probs of the token y and of its likeliest rival v.
 
     LoKU's bounded loss for what is to become unlikely (Cha et al. 2025, arXiv 2408.06621, eq. 4): in [0, 2], with
-    gradients in the logits of at most 1, which vanish once y is suppressed; −A logp has neither bound.
+    gradients in the logits of at most 1. At y the gradient is p(y)(1 − p(y) + p(v)): it vanishes as y does, where that
+    of logp nears 1. At v it is −p(v)(1 − p(v) + p(y)): a step also raises the rival, and goes on with that, by at most
+    ¼, when y is gone, until v is sure.
     """
     return 1 + logp_T.exp() - rival_logp_T.exp()
 

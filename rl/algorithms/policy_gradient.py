@@ -5,7 +5,7 @@ Scored groups become rows in `advantages`, and rows become a loss in `loss`; a m
 - `final_rewards`: what it adds to a group's rewards,
 - `group_advantages` or `token_advantages`: how rewards become advantages,
 - `per` and `resamples`: by what the loss is divided, and which samples count there,
-- `surrogate`: the loss of a token.
+- `surrogate`: the loss of a token, and `spread`, where that is not its own.
 """
 
 from __future__ import annotations
@@ -139,14 +139,19 @@ class PolicyGradientBase(Algorithm):
     def loss(self, outputs: Outputs, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The surrogate, corrected for what the engine's probabilities differ by where they are known.
 
-        The hinge stands in a token's place whatever its ratio: it needs no clipping, as its gradient is bounded.
+        The hinge stands in the place of each token of negative advantage, whatever its ratio new/old: its gradient in
+        the token's logit is in proportion to p(y) by itself, as the ratio's is, and is not clipped. Where a batch makes
+        several updates, all of them lower such a token; none counts as clipped. The correction, whose weights are of
+        the old policy over the engine's, holds for it as for the surrogate.
         """
         loss_T, stats = self.surrogate(outputs.logp_T, batch)
         if self.negative == "hinge":
             if outputs.rival_logp_T is None:
                 raise ValueError("the hinge needs the rivals' log-probabilities: update with `needs`")
+            down_T = batch.advantage_T < 0
             hinge_T = -batch.advantage_T * inverted_hinge(outputs.logp_T, outputs.rival_logp_T)
-            loss_T = hinge_T.where(batch.advantage_T < 0, loss_T)
+            loss_T = self.spread(hinge_T, batch).where(down_T, loss_T)
+            stats = {name: values_T.masked_fill(down_T, 0.0) for name, values_T in stats.items()}
         if self.mismatch != "none" and batch.engine_logp_T is not None:
             weight_T, seen = mismatch_weight(batch.old_logp_T, batch.engine_logp_T, self.mismatch, self.mismatch_cap)
             loss_T, stats = loss_T * weight_T, {**stats, **seen}
@@ -156,6 +161,10 @@ class PolicyGradientBase(Algorithm):
         """The loss of each token and statistics, [T]: PPO's, a ratio a token."""
         ratio_T = likelihood_ratio(logp_T - batch.old_logp_T)
         return clipped_surrogate(ratio_T, batch.advantage_T, self.clip_low, self.clip_high)
+
+    def spread(self, hinge_T: Tensor, batch: MicroBatch) -> Tensor:
+        """The hinges of tokens [T] as the weights take them: each at its own token, where weights are for tokens."""
+        return hinge_T
 
     def row(self, group: Group, i: int, advantage_T: np.ndarray, lengths_N: np.ndarray) -> Row:
         """What the learner takes of the group's sample `i`, when completions of `lengths_N` tokens count."""

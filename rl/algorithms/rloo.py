@@ -43,3 +43,10 @@ class RLOO(RewardKL):
         """The completion's loss at each of its tokens; their weights, 1/(N·length), sum to its 1/N."""
         ratio_T = likelihood_ratio(row_sum(logp_T - batch.old_logp_T, batch.row_T, batch.rows))
         return clipped_surrogate(ratio_T, batch.advantage_T, self.clip_low, self.clip_high)
+
+    def spread(self, hinge_T: Tensor, batch: MicroBatch) -> Tensor:
+        """The completion's sum at each of its tokens, which its length does not divide, as in the surrogate.
+
+        A completion has no likeliest rival that could be known; its tokens have, so the hinge is of tokens here too.
+        """
+        return row_sum(hinge_T, batch.row_T, batch.rows)
