@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from underdog.kernels import packing
-from underdog.parts import RunError
+from underdog.parts import RunError, find
 from underdog.records import Batch, Group, Problem, Row, Sample, Verdict, Version
 from underdog.rl.learner.group import LearnerGroup
 from underdog.rl.learner.learner import Learner
@@ -170,6 +170,18 @@ def test_a_critic_is_shared_by_the_ranks(pairs: Any) -> None:
     for a, b in zip(*found, strict=True):
         assert a.any()
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_rivals_reach_the_gradients_of_the_ranks(pairs: Any) -> None:
+    """A trained head, sharded, gets what the hinge's rivals send down: the same as on one."""
+    one, two = pairs("full")
+    hinged = find("algorithm", "grpo")(kl=0.0, negative="hinge", mismatch="none")
+    for learner in (one, two):
+        learner.update(batch_of(), hinged.loss, 1, hinged.needs)
+    alone, shared = moments(one), moments(two)
+    assert alone.keys() == shared.keys()
+    for name, tensor in alone.items():
+        assert (tensor - shared[name]).norm() <= 1e-5 * tensor.norm().clamp(min=1e-12), name
 
 
 def same(alone: dict[str, torch.Tensor], shared: dict[str, torch.Tensor]) -> None:
