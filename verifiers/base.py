@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 from ..parts import Part
 from ..records import Problem, Verdict
 
 
+class Said(NamedTuple):
+    """What a submission to `task` answered, and what is right, such that equal answers are equal texts.
+
+    `answer` is None where none could be read.
+    """
+
+    task: str
+    golds: tuple[str, ...]
+    answer: str | None
+
+
 class Verifier(Part):
     """Judges completions. `right` and `wrong` are about the submission, `could_not_grade` is about us."""
-
-    tells: ClassVar[bool] = False
-    """Whether its verdicts say what was answered."""
 
     def judge(self, problem: Problem, completion: str) -> Verdict:
         """The verdict on one completion; never raises for what a model wrote."""
@@ -40,8 +48,8 @@ class Verifier(Part):
         """
         return None
 
-    def answer(self, verdict: Verdict) -> str | None:
-        """What a graded verdict says was answered, of a verifier that `tells`; None where nothing was."""
+    def said(self, problem: Problem, verdict: Verdict) -> Said | None:
+        """The answer behind a graded verdict, for the watch over collapse; None where a verifier tells none."""
         return None
 
     def surroundings(self) -> str:

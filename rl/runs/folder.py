@@ -29,7 +29,7 @@ from .terminal import Terminal
 if TYPE_CHECKING:
     from ..updates.tracker import Tracker
 
-MAY_CHANGE = ("steps", "checkpoint", "eval", "trackers", "out")
+MAY_CHANGE = ("steps", "checkpoint", "eval", "collapse", "trackers", "out")
 """Keys to which a resume may give another value: how long a run goes on and how it is watched, not what it does."""
 
 
@@ -280,7 +280,7 @@ def _check_resume(folder: Path, config: Config) -> None:
     if changed:
         raise UserError(
             f"the run in {folder} was started with another {', '.join(changed)}; resume it with the same "
-            "configuration (only steps, checkpoint, eval and trackers may differ), or start a new run"
+            "configuration (only steps, checkpoint, eval, collapse and trackers may differ), or start a new run"
         )
     if config.steps < (done := _done(folder)):
         raise UserError(f"the run in {folder} has done {done} steps; steps={config.steps} is less")

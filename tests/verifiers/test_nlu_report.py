@@ -7,8 +7,9 @@ import pytest
 
 from underdog.parts import UserError
 from underdog.records import Problem, Verdict
+from underdog.verifiers.collapse import SHARE
 from underdog.verifiers.nlu.nlu import Nlu
-from underdog.verifiers.nlu.report import COLLAPSED, Judged, report, reports
+from underdog.verifiers.nlu.report import Judged, report, reports
 from underdog.verifiers.nlu.task import task_names, task_of
 
 sklearn = pytest.importorskip("sklearn.metrics")
@@ -131,7 +132,7 @@ def test_an_answer_that_could_not_be_graded_counts_nowhere():
     ],
 )
 def test_one_label_for_nearly_everything_is_a_collapse(said, collapsed):
-    assert COLLAPSED == 0.95
+    assert SHARE == 0.95
     assert report("cola", rows(["Yes"] * 70 + ["No"] * 30, said)).collapsed is collapsed
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field, field_validator
 
 from ...parts import UserError
 from ...records import Problem, Verdict
-from ..base import Verifier
+from ..base import Said, Verifier
 from .intervals import evaluation_report
 from .metrics import text_em
-from .report import golds_of, task_for
+from .report import golds_of, said, task_for
 from .task import TAG, task_of
 
 _ROUNDING = 1e-9
@@ -30,8 +30,6 @@ class Nlu(Verifier):
     `could_not_grade`: gold. The detail of a verdict is the answer that was read; of an invalid one, why there is
     none: no_tag, no_label, no_number, no_text, several, negated, too_long.
     """
-
-    tells: ClassVar[bool] = True
 
     task: str | None = None
     """The task of all problems, such as cola; unset takes the one that each problem names (`info["task"]`)."""
@@ -67,9 +65,9 @@ class Nlu(Verifier):
         """Official metrics with intervals: see `intervals.evaluation_report`."""
         return evaluation_report(problems, verdicts, self.task)
 
-    def answer(self, verdict: Verdict) -> str | None:
-        """What was read; None of what is invalid."""
-        return None if verdict.reason == "invalid" else verdict.detail
+    def said(self, problem: Problem, verdict: Verdict) -> Said | None:
+        """The label, the number to the nearest whole one, or the text as texts are compared."""
+        return said(task_for(problem, self.task), problem, verdict)
 
     def _tag(self, problem: Problem) -> str:
         return next(tag for tag in (self.tag, problem.info.get("tag"), TAG) if isinstance(tag, str))

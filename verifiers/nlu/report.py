@@ -10,14 +10,11 @@ import numpy as np
 
 from ...parts import UserError
 from ...records import Problem, Verdict
+from ..base import Said
+from ..collapse import only_answer
 from . import metrics
 from .parsing import normalise
 from .task import Task, task_of
-
-COLLAPSED = 0.95
-"""From this share of the valid answers on one answer has collapsed the rest, unless it is that share of the golds."""
-COLLAPSED_ROWS = 10
-"""Valid answers below which nothing is said of a collapse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ class NluReport:
 
     `metrics` are the official ones in their order, `score` their mean; `baselines` what the best constant answer gets
     in each (for accuracy: the majority). `histogram` counts the answers, `golds` the right ones, most frequent first.
-    `collapsed`: one answer holds nearly all valid answers (`COLLAPSED`) while the golds are less one-sided.
+    `collapsed`: one answer holds nearly all valid answers (`collapse.SHARE`) while the golds are less one-sided.
     `rows` were graded, `ungraded` could not be and count nowhere.
     """
 
@@ -134,6 +131,8 @@ def report(task: Task | str, rows: Sequence[Judged | None]) -> NluReport:
     constants = [scorer(task, graded, [answer] * len(graded))() for answer in _constants(task, golds)]
     histogram = _count([_bin(task, answer) for answer in answers])
     right = _count([_bin(task, row.golds[0]) for row in graded])
+    valid = _count([_bin(task, answer) for answer in answers if answer is not None])
+    meant = _count([_bin(task, gold) for row in graded for gold in row.golds])
     return NluReport(
         task=task.name,
         rows=len(graded),
@@ -143,10 +142,14 @@ def report(task: Task | str, rows: Sequence[Judged | None]) -> NluReport:
         invalid_rate=answers.count(None) / len(answers),
         histogram=histogram,
         golds=right,
-        collapsed=_collapsed(
-            histogram, _count([_bin(task, gold) for row in graded for gold in row.golds]), len(graded)
-        ),
+        collapsed=only_answer(valid, meant, len(graded)) is not None,
     )
+
+
+def said(task: Task, problem: Problem, verdict: Verdict) -> Said:
+    """The answer that was read and the right ones, as they are counted here."""
+    answer = None if verdict.reason == "invalid" else _bin(task, verdict.detail)
+    return Said(task.name, tuple(_bin(task, gold) for gold in golds_of(task, problem)), answer)
 
 
 def _constants(task: Task, golds: Mapping[str, int]) -> list[str]:
@@ -161,15 +164,6 @@ def _bin(task: Task, answer: str | None) -> str:
     if task.answer == "number":
         return str(round(float(answer)))
     return normalise(answer) if task.answer == "text" else answer
-
-
-def _collapsed(histogram: Mapping[str, int], golds: Mapping[str, int], rows: int) -> bool:
-    valid = {answer: count for answer, count in histogram.items() if answer != "invalid"}
-    total = sum(valid.values())
-    if total < COLLAPSED_ROWS:
-        return False
-    answer, count = max(valid.items(), key=lambda item: item[1])
-    return count >= COLLAPSED * total and golds.get(answer, 0) < COLLAPSED * rows
 
 
 def _count(values: Sequence[str]) -> dict[str, int]:
