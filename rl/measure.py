@@ -19,6 +19,7 @@ from .runs.evaluation import Tally, change, to_json
 from .runs.evaluator import Evaluator
 from .runs.folder import read_config
 from .trained import saved_state
+from .vocabulary import with_words
 
 
 def measure(target: str, overrides: dict[str, Any] | None = None, checkpoint: str = "last") -> dict[str, Any]:
@@ -41,7 +42,7 @@ def measure(target: str, overrides: dict[str, Any] | None = None, checkpoint: st
     else:
         config = resolve(read_recipe(target)[1], overrides)
         trained = None
-    model = find_model(config.model)
+    model = with_words(find_model(config.model), folder)
     learner = build_learner(config, model, log=lambda text: None)
     problems = load_problems(config, learner.tokenizer)
     if not problems.held_out or config.eval.problems == 0:

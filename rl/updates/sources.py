@@ -54,9 +54,10 @@ def _of_run(run: Path, which: str) -> Weights:
     from ..made import find_model
     from ..runs.folder import read_config
     from ..trained import trained_learner
+    from ..vocabulary import with_words
 
     config, label = read_config(run), f"{run}@{which}"
-    model = find_model(config.model)
+    model = with_words(find_model(config.model), run)
     learner = (
         build_learner(config, model, log=lambda text: None) if which == "0" else trained_learner(run, model, which)
     )

@@ -13,6 +13,8 @@ from underdog.rl.api import train
 from underdog.rl.learner.model import load_tokenizer
 from underdog.rl.learner.tokenizer import build_tokenizer, frequent_words
 from underdog.rl.made import find_model
+from underdog.rl.measure import measure
+from underdog.rl.updates.sources import open_weights
 
 
 @pytest.fixture
@@ -65,6 +67,17 @@ def test_a_run_keeps_its_words_and_one_that_is_resumed_takes_them(recipes: Path)
     (recipes / "CoLA/train.tsv").write_text("s\t1\t\tOther words entirely.\n" * 2)
     assert train("base", out=str(out), resume=True, steps=3)["steps"] == 3
     assert (out / "shape.json").read_text() == kept
+
+
+def test_a_run_from_such_a_shape_is_measured_and_compared_by_its_words(recipes: Path) -> None:
+    out, shape = recipes / "run", f"shape:{recipes}/reader.json"
+    train("child", model=shape, out=str(out), **{"rollouts.engine": "gold", "algorithm": "supervised"})
+    assert measure(str(out))["problems"][0]["id"] == "cola/validation/0"
+    words = len(load_tokenizer(f"shape:{out}/shape.json"))
+    before, after = open_weights(f"{out}@0"), open_weights(f"{out}@last")
+    assert (
+        before.kept["model.embed_tokens.weight"].shape == after.kept["model.embed_tokens.weight"].shape == (words, 32)
+    )
 
 
 def test_frequent_words_by_count_then_in_order() -> None:
