@@ -1,4 +1,4 @@
-"""What a small model reads before it is trained on a task: its training sentences, whole and spoilt, with answers."""
+"""What a small model reads before it is trained on a task: its training sentences, with answers."""
 
 from __future__ import annotations
 
@@ -15,38 +15,29 @@ class GlueWarmup(Glue):
     """One problem whose solutions are a task's training rows, written out with an answer each; no validation row.
 
     Of `known` of the rows the answer is the gold one. Every other row stands there once with each label, so that it
-    teaches the form of an answer and nothing of the task. `spoilt` sentences with a word lost, doubled, exchanged or
-    replaced go with `spoilt_label`. Draw many samples of the problem (`rollouts.group`) by the engine `gold`.
+    teaches the form of an answer and nothing of the task. Draw many samples of the problem (`rollouts.group`) by the
+    engine `gold`.
     """
 
     known: float = Field(default=0.1, ge=0, le=1)
     """Share of the rows whose own label is shown."""
-    spoilt: int = Field(default=0, ge=0)
-    """Spoilt copies of each row of the task `spoilt_task`."""
-    spoilt_task: str | None = None
-    """The task whose rows are spoilt, such as cola."""
-    spoilt_label: str = "No"
-    """What is answered to spoilt rows."""
     opening: str = "Sentence:"
     """The prompt: what the rows begin with, and their solutions go on from."""
     answering: str = " = "
     """What stands between a row and its answer."""
 
     def load(self, seed: int) -> list[Problem]:
-        """The one problem; which labels are known and how rows are spoilt is `seed`'s."""
+        """The one problem; which labels are known is `seed`'s."""
         rng = np.random.default_rng(derive_seed("glue_warmup", seed))
         solutions: list[str] = []
         for name in self.task:
             task = task_of(name)
             rows = self._problems(task, self.split, self.limit)
             texts = [self._text(problem) for problem in rows]
-            copies = self.spoilt if self.spoilt_task is not None and task_of(self.spoilt_task).name == name else 0
-            words = [word for text in texts for word in text.split()] if copies else []
             for problem, text in zip(rows, texts, strict=True):
                 shown = rng.random() < self.known
                 answers = [problem.answer] * len(task.labels) if shown else list(task.labels)
                 solutions += [f"{text}{self.answering}{answer}" for answer in answers]
-                solutions += [f"{spoil(text, words, rng)}{self.answering}{self.spoilt_label}" for _ in range(copies)]
         info = {"task": self.task[0], "tag": "", "solutions": solutions}
         return [Problem("warmup", self.opening, answer=next(iter(task_of(self.task[0]).labels)), info=info)]
 
@@ -62,19 +53,3 @@ class GlueWarmup(Glue):
                 "set data.opening to how the task's prompts begin, with instructed=false"
             )
         return prompt.removeprefix(self.opening)
-
-
-def spoil(text: str, words: list[str], rng: np.random.Generator) -> str:
-    """The text with one word lost, doubled, exchanged with the next one or replaced by one of `words`."""
-    own = text.split()
-    at = int(rng.integers(max(1, len(own) - 1)))
-    kind = int(rng.integers(4))
-    if kind == 0 and len(own) > 1:
-        del own[at]
-    elif kind == 1 and len(own) > 1:
-        own[at], own[at + 1] = own[at + 1], own[at]
-    elif kind == 2:
-        own.insert(at, own[at])
-    else:
-        own[at] = words[int(rng.integers(len(words)))]
-    return " ".join(own)

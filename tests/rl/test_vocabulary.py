@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,8 @@ def test_a_run_keeps_its_words_and_one_that_is_resumed_takes_them(recipes: Path)
 
 def test_a_run_from_such_a_shape_is_measured_and_compared_by_its_words(recipes: Path) -> None:
     out, shape = recipes / "run", f"shape:{recipes}/reader.json"
-    train("child", model=shape, out=str(out), **{"rollouts.engine": "gold", "algorithm": "supervised"})
+    supervised: dict[str, Any] = {"rollouts.engine": "gold", "algorithm": "supervised"}
+    train("child", model=shape, out=str(out), **supervised)
     assert measure(str(out))["problems"][0]["id"] == "cola/validation/0"
     words = len(load_tokenizer(f"shape:{out}/shape.json"))
     before, after = open_weights(f"{out}@0"), open_weights(f"{out}@last")

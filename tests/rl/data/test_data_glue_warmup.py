@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from underdog.parts import UserError
-from underdog.rl.data.glue_warmup import GlueWarmup, spoil
+from underdog.rl.data.glue_warmup import GlueWarmup
 
 
 @pytest.fixture
@@ -38,24 +37,6 @@ def test_unknown_rows_have_every_label_once_and_known_rows_their_own(folder: Pat
     assert all(line.endswith("= Yes") == (int(line.split()[0][4:]) % 2 == 1) for line in known if "Bird" in line)
     part = Counter(line for line in warmup(folder, known=0.3) if "Bird" in line)
     assert 2 <= sum(count == 2 for count in part.values()) <= 25
-
-
-def test_spoilt_rows_are_those_of_one_task_and_answered_alike(folder: Path):
-    lines = warmup(folder, known=0, spoilt=3, spoilt_task="cola")
-    plain = {*warmup(folder, known=0)}
-    spoilt = [line for line in lines if line not in plain]
-    assert len(lines) == 84 + 120
-    assert len(spoilt) >= 110  # a word may be exchanged for itself
-    assert all(line.endswith(" = No") for line in spoilt)
-    assert not any("Secrets" in line for line in lines)
-
-
-def test_spoiling_changes_one_place():
-    words = ["the", "cat", "saw", "a", "dog"]
-    lengths = Counter(len(spoil(" ".join(words), ["x"], np.random.default_rng(n)).split()) for n in range(200))
-    assert set(lengths) == {4, 5, 6}
-    assert min(lengths.values()) > 20
-    assert spoil("Go", ["x"], np.random.default_rng(0)) in {"x", "Go Go"}
 
 
 def test_rows_that_begin_otherwise_are_refused(folder: Path):
