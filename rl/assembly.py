@@ -24,6 +24,7 @@ from .learner.model import pick_dtype, save_shape
 from .runs.evaluator import Evaluator
 from .runs.files import replacing
 from .runs.folder import Run
+from .runs.held_out_loss import HeldOutLoss, solutions
 from .sampling import Prompt
 from .updates.tracker import Tracker
 from .vocabulary import choose_words, with_words
@@ -49,6 +50,7 @@ class Parts:
     rewards: dict[str, Any]
     collection: Collection
     evaluator: Evaluator
+    held_out_loss: HeldOutLoss | None
     tracker: Tracker
     held_out: list[Prompt]
     collapse: CollapseWatch
@@ -198,10 +200,20 @@ def assemble(run: Run, model: str) -> Parts:
         rewards,
         collection,
         evaluator,
+        _held_out_loss(run, learner, problems),
         Tracker(learner, tracked, run.clock),
         problems.held_out,
         CollapseWatch(config.collapse, verifier, run.terminal.warn),
     )
+
+
+def _held_out_loss(run: Run, learner: Learner | LearnerGroup, problems: Problems) -> HeldOutLoss | None:
+    """Of the problems that are evaluated before and after training, where the recipe asks for it."""
+    chosen, every = problems.held_out[: run.config.eval.problems], run.config.eval.loss_every
+    if every == 0 or not chosen:
+        return None
+    gold = find("engine", "gold")().open(Surroundings(learner.tokenizer, learner.device, run.folder))
+    return HeldOutLoss(solutions(gold, learner.policy, chosen, run.config.rollouts.sampling()), every)
 
 
 def _try_on_gold(run: Run, verifier: Verifier, prompts: Problems) -> None:

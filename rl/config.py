@@ -120,6 +120,8 @@ class Evaluation(Options):
     """Held-out problems measured while training: the first of those above."""
     online_samples: int = Field(default=8, ge=1)
     """Samples a problem while training."""
+    loss_every: int = Field(default=0, ge=0)
+    """Steps between measurements of the loss on the held-out problems' own solutions, nats a token; 0 is none."""
     engine: Annotated[Any, Choice("engine")] = Field(default="local", validate_default=True)
     """What decodes here where the rollouts' own engine draws nothing from the policy (gold, replay)."""
     temperature: float | None = Field(default=None, ge=0)

@@ -101,10 +101,11 @@ def evaluate(run: Run, parts: Parts, name: str) -> Tally | None:
 def evaluate_online(run: Run, parts: Parts, step: int) -> dict[str, float]:
     """When due, a smaller measurement while training."""
     settings = run.config.eval
+    loss = parts.held_out_loss.after(step, parts.learner) if parts.held_out_loss is not None else {}
     if settings.every == 0 or step % settings.every or not parts.held_out:
-        return {}
+        return loss
     with run.clock("evaluate"):
         version, tally = parts.evaluator.measure(
             parts.learner.policy, settings.online_problems, settings.online_samples
         )
-    return run.keep_evaluation(f"step_{step}", tally, version)
+    return loss | run.keep_evaluation(f"step_{step}", tally, version)
