@@ -47,3 +47,11 @@ def paired(values: Sequence[float | None], others: Sequence[float | None]) -> Es
     """Mean and interval of the differences of values at the same places, where both are there."""
     pairs = zip(values, others, strict=True)
     return estimate([a - b for a, b in pairs if a is not None and b is not None])
+
+
+def share(count: int, of: int) -> tuple[float, float]:
+    """The ends of the 95 % Clopper-Pearson interval of a share that was seen `count` times in `of`."""
+    from scipy.stats import beta
+
+    low = float(beta.ppf(0.025, count, of - count + 1)) if count else 0.0
+    return low, float(beta.ppf(0.975, count + 1, of - count)) if count < of else 1.0
