@@ -237,11 +237,16 @@ class Problems:
     template_hash: str
 
 
+def wording(config: Config, tokenizer: Any) -> Prompts:
+    """How a recipe's problems become prompts."""
+    data = config.data
+    return Prompts(tokenizer, data.template, data.system, data.max_prompt_tokens, data.chat)
+
+
 def load_problems(config: Config, tokenizer: Any) -> Problems:
     """The recipe's problems, split, worded and tokenised."""
-    data = config.data
-    split = load(data, config.seed)
-    prompts = Prompts(tokenizer, data.template, data.system, data.max_prompt_tokens, data.chat)
+    split = load(config.data, config.seed)
+    prompts = wording(config, tokenizer)
     train, counts = prompts.fit(split.train)
     held_out, apart = prompts.fit(split.held_out)
     return Problems(

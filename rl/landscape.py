@@ -20,14 +20,16 @@ from torch.nn.functional import cross_entropy
 from ..parts import find
 from ..records import Sample, derive_seed
 from ..rollouts.base import Surroundings
-from .assembly import load_problems
+from .assembly import wording
 from .config import Config
+from .data.split import load
 from .learner.learner import Learner
 from .learner.model import load_base
 from .learner.sharpness import Eigenvalue, gradient, hessian_product, largest_eigenvalue
 from .made import find_model
 from .runs.folder import read_config
 from .runs.held_out_loss import solutions
+from .sampling import Prompt
 from .trained import trained_learner
 
 Space = Literal["trained", "effective"]
@@ -124,7 +126,8 @@ def ascent(at: Landscape) -> dict[str, Tensor]:
 
 
 def _held_out(config: Config, learner: Learner, run: Path, problems: int) -> list[Sample]:
-    chosen = load_problems(config, learner.tokenizer).held_out[:problems]
+    kept, _ = wording(config, learner.tokenizer).fit(load(config.data, config.seed).held_out)
+    chosen = [Prompt(problem, ids) for problem, ids in kept[:problems]]
     gold = find("engine", "gold")().open(Surroundings(learner.tokenizer, learner.device, run))
     return solutions(gold, learner.policy, chosen, config.rollouts.sampling())
 
