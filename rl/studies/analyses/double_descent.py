@@ -19,6 +19,8 @@ from ..rebounds import largest_rise, levels, rebound
 from .base import Analysis, Cell, Findings, Table
 
 PERTURBATION = "learner.perturbation"
+HELD_OUT_WINDOW = 3
+"""Measurements of the held-out loss over which it is smoothed: it has no noise of batches, but it jumps."""
 HELD_OUT = "eval/held_out/loss"
 NOISE = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Multiples of GGPO's noise at which the loss is taken."""
@@ -28,6 +30,8 @@ SHOWN_NOISE, SHOWN_ASCENT = 8.0, 0.1
 """Those of the table."""
 DIRECTIONS = 2
 """Draws of the noise."""
+
+OUTCOMES = ("held-out", "lowest held-out", "pass@1", "rise", "held-out rise")
 
 Values = Mapping[str, Sequence[float]]
 """Of each arm, one a seed."""
@@ -49,7 +53,7 @@ class DoubleDescent(Analysis):
         """Four tables: rebounds, where the arms ended, perturbations, sharpness."""
         ends = _each(study, lambda arm, seed: _end(study.run(arm, seed), self.window))
         around = _each(study, lambda arm, seed: _around(study.folder(arm, seed), self.problems, self.products))
-        found = {name: _values(ends, name) for name in ("held-out", "lowest held-out", "pass@1", "largest rise")}
+        found = {name: _values(ends, name) for name in OUTCOMES}
         sharp = {name: _values(around, name) for name in ("trained", "effective", "noise", "ascent", "residual")}
         tables = [self._rebounds(study), _outcomes(study, found), _sharpness(study, sharp)]
         if twins(study):
@@ -93,7 +97,8 @@ class DoubleDescent(Analysis):
             f"Seeds whose training loss, a running median of {self.window} steps, fell and then stood out above its "
             f"lowest level for {self.window} steps and more, by 4 standard errors and 5 %, with the 95 % "
             "Clopper-Pearson interval of the share; those that came below that level again; the height of the rise "
-            "over the bottom, and the steps of both. Last: rebounded/recovered by other windows."
+            "over the bottom, and the steps of both. Last: rebounded/recovered by other windows. With a perturbation, "
+            "the training loss is that at the perturbed weights."
         )
         return Table("Rebounds of the training loss", (*head, *(f"window {w}" for w in self.others)), tuple(rows), note)
 
@@ -164,7 +169,8 @@ def _end(run: Run, window: int) -> dict[str, float]:
         "held-out": held_out[-1],
         "lowest held-out": min(held_out),
         "pass@1": passes[1],
-        "largest rise": largest_rise(run.series("loss")[1], window),
+        "rise": largest_rise(run.series("loss")[1], window),
+        "held-out rise": largest_rise(held_out, HELD_OUT_WINDOW),
     }
 
 
@@ -189,11 +195,11 @@ def _around(run: Path, problems: int, products: int) -> dict[str, Any]:
 
 
 def _outcomes(study: Finished, found: Mapping[str, Values]) -> Table:
-    columns = [_Named(name, found[name]) for name in ("held-out", "lowest held-out", "pass@1")]
-    columns.append(_Named("largest rise", found["largest rise"], ".2f"))
+    columns = [_Named(name, found[name]) for name in OUTCOMES]
     note = (
-        f"Loss on held-out solutions at the end and at its lowest, nats a token, at the weights without perturbation; "
-        f"the largest rise of the smoothed training loss over its lowest level before, as a share of it{_over(study)}."
+        "Loss on held-out solutions at the end and at its lowest, nats a token, at the weights without perturbation; "
+        "the largest rise of the smoothed loss, in training and held out, over its lowest level before, as a share of "
+        f"that, whether it stands out of the noise or not{_over(study)}."
     )
     return _table("Where the arms ended", study.arms, columns, note)
 
@@ -219,7 +225,8 @@ def _against(study: Finished, found: Mapping[str, Values], sharp: Mapping[str, V
     values = {
         "held-out": found["held-out"],
         "pass@1": found["pass@1"],
-        "largest rise": found["largest rise"],
+        "rise": found["rise"],
+        "held-out rise": found["held-out rise"],
         "sharpness, trained": sharp["trained"],
         "sharpness, effective": sharp["effective"],
     }

@@ -24,7 +24,7 @@ overrides:
   rollouts: {{engine: gold, problems: 2, group: 1, max_tokens: 48}}
   learner.adapter: {{name: lora, r: 4, alpha: 8, dropout: 0}}
   steps: 60
-  eval: {{every: 0, loss_every: 20, problems: 4, n: 1}}
+  eval: {{every: 0, loss_every: 10, problems: 4, n: 1}}
   tracking.every: 0
   checkpoint.every: 60
 seeds: [0, 1]
@@ -67,15 +67,16 @@ def test_what_was_planted_stands_in_the_tables(made: tuple[Study, Path]) -> None
         "rebounded": "2 of 2 [0.16, 1.00]",
         "and recovered": "1 of 2",
         "mean height": "50%",
-        "bottom": "10",  # the first whole window
-        "top": "26",
+        "bottom": "15",  # the first whole window
+        "top": "28",  # eight of fifteen losses have risen
         "window 10": "2/1 of 2",
         "window 20": "2/1 of 2",
     }
     assert [r[1] for r in rebounds.rows[:2]] == ["0 of 2 [0.00, 0.84]"] * 2
-    assert outcomes.rows[2][-1] == "0.50 ± 0.00"
+    assert outcomes.columns[4:] == ("rise", "held-out rise")
+    assert outcomes.rows[2][4] == "0.500 ± 0.000"
     # the arm with a perturbation that moves nothing is its twin, bit for bit
-    assert against.rows == (("still", "plain", *["+0.000 [+0.000, +0.000]"] * 5),)
+    assert against.rows == (("still", "plain", *["+0.000 [+0.000, +0.000]"] * 6),)
     assert sharpness.rows[0][1:] == sharpness.rows[1][1:]
     assert findings.verdict == (
         "Unperturbed: 2 of 4 runs rebounded, 1 recovered. Of plain: 0 of 2 runs rebounded, 0 recovered; "
