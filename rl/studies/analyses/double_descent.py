@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -52,7 +53,8 @@ class DoubleDescent(Analysis):
     def analyse(self, study: Finished) -> Findings:
         """Four tables: rebounds, where the arms ended, perturbations, sharpness."""
         ends = _each(study, lambda arm, seed: _end(study.run(arm, seed), self.window))
-        around = _each(study, lambda arm, seed: _around(study.folder(arm, seed), self.problems, self.products))
+        with _one_thread():
+            around = _each(study, lambda arm, seed: _around(study.folder(arm, seed), self.problems, self.products))
         found = {name: _values(ends, name) for name in OUTCOMES}
         sharp = {name: _values(around, name) for name in ("trained", "effective", "noise", "ascent", "residual")}
         tables = [self._rebounds(study), _outcomes(study, found), _sharpness(study, sharp)]
@@ -172,6 +174,19 @@ def _end(run: Run, window: int) -> dict[str, float]:
         "rise": largest_rise(run.series("loss")[1], window),
         "held-out rise": largest_rise(held_out, HELD_OUT_WINDOW),
     }
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As the trainings ran: sums in one order, and no threads that wait for a busy core."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _around(run: Path, problems: int, products: int) -> dict[str, Any]:
