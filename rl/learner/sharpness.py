@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,41 +42,37 @@ def hessian_product(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) ->
 
 
 def largest_eigenvalue(product: Product, start_N: Tensor, *, products: int, tolerance: float) -> Eigenvalue:
-    """The algebraically largest eigenvalue of a symmetric matrix by power iteration from `start_N`.
+    """The algebraically largest eigenvalue of a symmetric matrix, by Lanczos' iteration from `start_N`.
 
-    Power iteration finds the eigenvalue of the largest magnitude. Away from a minimum that may be negative, or two of
-    one magnitude and both signs hold each other up (as where B is 0: the loss is then linear in A B). So where a first
-    iteration ends below zero or has not settled, a second goes on from there on H + c I, c the magnitude that the
-    first found; it has the same number of products to spend.
+    Power iteration keeps the last of the vectors H^k v; this keeps them all, and takes the best that they span. It
+    needs fewer products, and finds the largest eigenvalue also where a negative one is larger in size, or as large, on
+    which power iteration settles, or never does. That is the rule away from a minimum: where B is 0 a loss is linear
+    in A B, and its eigenvalues come in pairs of both signs. Vectors are orthogonalised in full, twice.
 
     Args:
-        products: products with the matrix at most, in each of the two.
+        products: products with the matrix at most, and vectors held.
         tolerance: stop when `residual` is below it.
     """
-    found, v_N, length = _iterate(product, start_N, 0.0, products, tolerance)
-    if length == 0 or (found.value > 0 and found.residual <= tolerance):
-        return found
-    mixed_N = v_N + start_N / start_N.norm()  # v alone may be the eigenvector that is to be left
-    again, _, _ = _iterate(product, mixed_N, length, products, tolerance)
-    return Eigenvalue(again.value, again.residual, found.products + again.products)
+    basis_KN = start_N.new_empty(products, len(start_N))
+    basis_KN[0] = start_N / start_N.norm()
+    small_KK = np.zeros((products, products))
+    for k in range(products):
+        image_N = product(basis_KN[k])
+        small_KK[k, k] = float(basis_KN[k] @ image_N)
+        for _ in range(2):
+            image_N = image_N - basis_KN[: k + 1].t() @ (basis_KN[: k + 1] @ image_N)
+        left = float(image_N.norm())
+        values, vectors = np.linalg.eigh(small_KK[: k + 1, : k + 1])
+        found = Eigenvalue(float(values[-1]), _relative(left * abs(float(vectors[-1, -1])), float(values[-1])), k + 1)
+        if found.residual <= tolerance or k + 1 == products:
+            break
+        basis_KN[k + 1] = image_N / left
+        small_KK[k, k + 1] = small_KK[k + 1, k] = left
+    return found
 
 
-def _iterate(
-    product: Product, start_N: Tensor, shift: float, products: int, tolerance: float
-) -> tuple[Eigenvalue, Tensor, float]:
-    """Power iteration on H + shift I: the Rayleigh quotient and residual of H at the last vector, it, and |H v|."""
-    v_N, done = start_N / start_N.norm(), 0
-    while True:
-        image_N = product(v_N)
-        done += 1
-        value, length = float(v_N @ image_N), float(image_N.norm())
-        gap = float((image_N - value * v_N).norm())
-        residual = gap / abs(value) if value else 0.0 if gap == 0 else float("inf")
-        turned_N = image_N + shift * v_N
-        size = float(turned_N.norm())
-        if residual <= tolerance or done == products or size == 0:
-            return Eigenvalue(value, residual, done), v_N, length
-        v_N = turned_N / size
+def _relative(gap: float, value: float) -> float:
+    return gap / abs(value) if value else 0.0 if gap == 0 else float("inf")
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:
