@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from math import log10
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from pydantic import Field
 
+from ...runs.files import write_json
 from ...runs.reading import Run
 from ...runs.report.charts import Chart, Series
 from ..charts import curves
@@ -29,6 +33,8 @@ ASCENT = (-0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2)
 """Distances along the gradient, of each weight matrix, at which the loss is taken."""
 SHOWN_NOISE, SHOWN_ASCENT = 8.0, 0.1
 """Those of the table."""
+KEPT = "landscape.json"
+"""In a run's folder: what was measured around its end."""
 DIRECTIONS = 2
 """Draws of the noise."""
 
@@ -45,16 +51,15 @@ class DoubleDescent(Analysis):
     """Steps over which training losses are smoothed, and for which a rise must last; see `rl/studies/rebounds.py`."""
     others: list[int] = Field(default=[10, 20])
     """Other windows, to see whether the choice matters."""
-    problems: int = Field(default=16, ge=1)
+    problems: int = Field(default=8, ge=1)
     """Held-out problems over whose solutions the loss's surroundings are measured."""
-    products: int = Field(default=12, ge=1)
+    products: int = Field(default=30, ge=1)
     """Products with the Hessian for one eigenvalue, at most."""
 
     def analyse(self, study: Finished) -> Findings:
         """Four tables: rebounds, where the arms ended, perturbations, sharpness."""
         ends = _each(study, lambda arm, seed: _end(study.run(arm, seed), self.window))
-        with _one_thread():
-            around = _each(study, lambda arm, seed: _around(study.folder(arm, seed), self.problems, self.products))
+        around = _all_around(study, self.problems, self.products)
         found = {name: _values(ends, name) for name in OUTCOMES}
         sharp = {name: _values(around, name) for name in ("trained", "effective", "noise", "ascent", "residual")}
         tables = [self._rebounds(study), _outcomes(study, found), _sharpness(study, sharp)]
@@ -176,37 +181,49 @@ def _end(run: Run, window: int) -> dict[str, float]:
     }
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """As the trainings ran: sums in one order, and no threads that wait for a busy core."""
+def _all_around(study: Finished, problems: int, products: int) -> dict[str, list[Mapping[str, Any]]]:
+    """`_around` of each run: a process a core, of one thread each, as the runs were trained."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    folders = [study.folder(arm, seed) for arm in study.arms for seed in study.seeds]
+    workers = min(os.cpu_count() or 1, len(folders))
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
+        found = iter(list(pool.map(_around, folders, repeat(problems), repeat(products))))
+    return {arm: [next(found) for _ in study.seeds] for arm in study.arms}
+
+
+def _one_thread() -> None:
     import torch
 
-    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _around(run: Path, problems: int, products: int) -> dict[str, Any]:
-    """Eigenvalues, and the loss along directions in the effective weights."""
+    """Eigenvalues, and the loss along directions in the effective weights; kept in the run's folder: it takes long."""
     from ...landscape import ascent, open_landscapes, row_noise
 
+    file, settings = run / KEPT, {"problems": problems, "products": products}
+    known = json.loads(file.read_bytes()) if file.is_file() else {}
+    if known.get("settings") == settings:
+        return known
     at = open_landscapes(run, problems)
     sharp = {space: own.sharpness(products) for space, own in at.items()}
     whole = at["effective"]
     noisy = [whole.along(row_noise(whole, seed), NOISE) for seed in range(DIRECTIONS)]
     along_noise = [fmean(losses) for losses in zip(*noisy, strict=True)]
     along_ascent = whole.along(ascent(whole), ASCENT)
-    return {
-        **{space: found.value for space, found in sharp.items()},
-        "residual": max(found.residual for found in sharp.values()),
+    found = {
+        "settings": settings,
+        **{space: own.value for space, own in sharp.items()},
+        "residual": max(own.residual for own in sharp.values()),
         "along noise": along_noise,
         "along ascent": along_ascent,
         "noise": along_noise[NOISE.index(SHOWN_NOISE)] - along_noise[0],
         "ascent": along_ascent[ASCENT.index(SHOWN_ASCENT)] - along_ascent[ASCENT.index(0.0)],
     }
+    write_json(file, found)
+    return found
 
 
 def _outcomes(study: Finished, found: Mapping[str, Values]) -> Table:
@@ -228,7 +245,7 @@ def _sharpness(study: Finished, sharp: Mapping[str, Values]) -> Table:
     ]
     worst = max(value for values in sharp["residual"].values() for value in values)
     note = (
-        "Largest eigenvalue of the Hessian of the loss where runs ended, by power iteration (largest residual "
+        "Largest eigenvalue of the Hessian of the loss where runs ended (largest residual "
         f"|Hv − λv|/|λ|: {worst:.2f}), in A and B, which scaling A against B changes, and in W + s B A, which it does "
         f"not; what the loss gains by GGPO's noise and along the gradient, nats a token{_over(study)}."
     )
@@ -237,19 +254,19 @@ def _sharpness(study: Finished, sharp: Mapping[str, Values]) -> Table:
 
 def _against(study: Finished, found: Mapping[str, Values], sharp: Mapping[str, Values]) -> Table:
     """Each perturbed arm minus its twin, paired by seed."""
-    values = {
+    values: dict[str, Mapping[str, Sequence[float | None]]] = {
         "held-out": found["held-out"],
         "pass@1": found["pass@1"],
         "rise": found["rise"],
         "held-out rise": found["held-out rise"],
-        "sharpness, trained": sharp["trained"],
-        "sharpness, effective": sharp["effective"],
+        "log10 sharpness, trained": _logs(sharp["trained"]),
+        "log10 sharpness, effective": _logs(sharp["effective"]),
     }
     rows = [
         (arm, twin, *(_shown(paired(own[arm], own[twin]), signed=True) for own in values.values()))
         for arm, twin in twins(study).items()
     ]
-    note = f"Differences paired by seed{_over(study)}. Columns as in the other tables."
+    note = f"Differences paired by seed{_over(study)}. Columns as in the other tables; of sharpness, of its logarithm."
     return Table("Perturbed minus unperturbed", ("arm", "minus", *values), tuple(rows), note)
 
 
@@ -304,6 +321,11 @@ def _plus_minus(values: Sequence[float], digits: str) -> str:
 
 def _shown(found: Estimate | None, *, signed: bool) -> str | None:
     return None if found is None else found.shown(signed=signed)
+
+
+def _logs(values: Values) -> dict[str, list[float | None]]:
+    """None where an eigenvalue is not positive."""
+    return {arm: [log10(value) if value > 0 else None for value in own] for arm, own in values.items()}
 
 
 def _numbers(values: Values) -> dict[str, Any]:
