@@ -9,7 +9,10 @@ import pytest
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 NUMBER = re.compile(r"[+−]?\d+\.\d+")
-QUOTED = [("perturbations.md", "Does the effect exist at this scale?", "double-descent")]
+QUOTED = [
+    ("perturbations.md", "Does the effect exist at this scale?", "double-descent"),
+    ("ppo.md", "Against GRPO", "ppo"),
+]
 
 
 def section(text: str, title: str) -> str:
