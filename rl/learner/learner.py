@@ -28,8 +28,9 @@ from .packed import PackedDecoder
 from .padded import PaddedDecoder
 from .perturbations.base import Perturbing, Site
 from .policy import LivePolicy
-from .ranks import Ranks, full, like
+from .ranks import Ranks
 from .scorer import Scorer
+from .sharded import full, like
 from .tally import Tally
 from .values import Values
 

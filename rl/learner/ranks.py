@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from .scorer import Scorer
 
@@ -69,20 +67,6 @@ class Ranks:
         everyones: list[Any] = [None] * self.world
         torch.distributed.all_gather_object(everyones, value)
         return everyones
-
-
-def full(tensor: Tensor) -> Tensor:
-    """The whole of a sharded tensor, gathered from all ranks; any other as it is."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def like(whole: Tensor, parameter: Tensor) -> Tensor:
-    """This rank's part of `whole`, as `parameter` is sharded; where it is not, `whole` on its device."""
-    if not isinstance(parameter, DTensor):
-        return whole.to(parameter.device)
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(whole.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
 def _merged(each: Sequence[dict[str, float]], combine: Any) -> dict[str, float]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate
 
 from ...kernels.noise import Noise
-from .ranks import full
+from .sharded import full
 
 if TYPE_CHECKING:
     from .masters import Masters

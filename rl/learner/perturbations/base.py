@@ -82,7 +82,7 @@ class Site:
         """The Euclidean norm of the policy's gradients, before any clipping."""
         from torch.nn.utils import get_total_norm
 
-        from ..ranks import full
+        from ..sharded import full
 
         gradients = [tensor.grad for _, tensor in self.policy if tensor.grad is not None]
         return float(full(get_total_norm(gradients))) if gradients else 0.0

@@ -103,7 +103,7 @@ class _Effective(_GGPO):
         import torch
 
         from ....kernels.noise import Noise
-        from ..ranks import full
+        from ..sharded import full
         from ..shifts import shifted, turn_row_squares
 
         noises, squares = {}, []
@@ -123,7 +123,7 @@ class _Effective(_GGPO):
         return loss
 
     def _variance_of(self, layer: Layer, columns: int) -> Tensor:
-        from ..ranks import full
+        from ..sharded import full
         from ..shifts import squares_beside
 
         down, up = full(layer.down.detach()), layer.scale * full(layer.up.detach())
@@ -134,7 +134,7 @@ class _Effective(_GGPO):
 class _Summed(_Effective):
     def _variance_of(self, layer: Layer, columns: int) -> Tensor:
         """The square of the summed standard deviations."""
-        from ..ranks import full
+        from ..sharded import full
 
         down, up = full(layer.down.detach()), layer.scale * full(layer.up.detach())
         squares_O = (up @ (down @ down.t()) * up).sum(1).clamp_(min=0)
@@ -167,7 +167,7 @@ class _Factors(_GGPO):
         import torch
 
         from ....kernels.noise import Noise
-        from ..ranks import like
+        from ..sharded import like
         from ..shifts import row_squares
 
         moves, squares = {}, []

@@ -97,7 +97,7 @@ class _Paper(Perturbing):
     def _moves(self) -> dict[str, Any]:
         from torch.nn.utils import get_total_norm
 
-        from ..ranks import full
+        from ..sharded import full
 
         found = {name: self._site.moment(tensor) for name, tensor in self._site.policy}
         moments = {name: moment for name, moment in found.items() if moment is not None}
@@ -117,7 +117,7 @@ class _Code(Perturbing):
 
     def gradients(self, take: Callable[[Tally], float], tally: Tally, place: tuple[int, int, int]) -> float:
         """In one pass, at W + ε in each layer; before there is a momentum nothing is done, the averages included."""
-        from ..ranks import full
+        from ..sharded import full
         from ..shifts import shifted, turn_norm
 
         turns = self._turns()
@@ -145,7 +145,7 @@ class _Code(Perturbing):
 
     def _turns(self) -> dict[nn.Module, Turn]:
         """The move of each layer that has a momentum; one whose direction is zero stays where it is."""
-        from ..ranks import full
+        from ..sharded import full
         from ..shifts import Turn, turn_norm
 
         turns, square = {}, 0.0
