@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 from pydantic import Field
 
@@ -9,6 +11,9 @@ from ...parts import UserError
 from ...records import Problem, derive_seed
 from ...verifiers.nlu.task import task_of
 from .glue import Glue
+from .split import normalise
+
+log = logging.getLogger(__name__)
 
 
 class GlueWarmup(Glue):
@@ -16,7 +21,7 @@ class GlueWarmup(Glue):
 
     Of `known` of the rows the answer is the gold one. Every other row stands there once with each label, so that it
     teaches the form of an answer and nothing of the task. Draw many samples of the problem (`rollouts.group`) by the
-    engine `gold`.
+    engine `gold`. Training rows whose text is a validation row's too are left out and counted.
     """
 
     known: float = Field(default=0.1, ge=0, le=1)
@@ -29,15 +34,16 @@ class GlueWarmup(Glue):
     def load(self, seed: int) -> list[Problem]:
         """The one problem; which labels are known is `seed`'s."""
         rng = np.random.default_rng(derive_seed("glue_warmup", seed))
+        rows = super().load(seed)
+        held = {normalise(problem) for problem in super().load_evaluation(seed) or []}
+        apart = [problem for problem in rows if normalise(problem) not in held]
+        if left_out := len(rows) - len(apart):
+            log.warning("warm-up: %d training rows left out: they are validation rows too", left_out)
         solutions: list[str] = []
-        for name in self.task:
-            task = task_of(name)
-            rows = self._problems(task, self.split, self.limit)
-            texts = [self._text(problem) for problem in rows]
-            for problem, text in zip(rows, texts, strict=True):
-                shown = rng.random() < self.known
-                answers = [problem.answer] * len(task.labels) if shown else list(task.labels)
-                solutions += [f"{text}{self.answering}{answer}" for answer in answers]
+        for problem in apart:
+            labels = list(task_of(problem.info["task"]).labels)
+            answers = [problem.answer] * len(labels) if rng.random() < self.known else labels
+            solutions += [f"{self._text(problem)}{self.answering}{answer}" for answer in answers]
         info = {"task": self.task[0], "tag": "", "solutions": solutions}
         return [Problem("warmup", self.opening, answer=next(iter(task_of(self.task[0]).labels)), info=info)]
 

@@ -19,6 +19,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "CoLA/train.tsv").write_text("".join(rows))
     (tmp_path / "CoLA/dev.tsv").write_text("s\t1\t\tSecrets stay secret .\n")
     (tmp_path / "SST-2/train_sentences.tsv").write_text("1\ta joy\n0\ta bore\n")
+    (tmp_path / "SST-2/dev.tsv").write_text("1\ta treat\n")
     return tmp_path
 
 
@@ -37,6 +38,15 @@ def test_unknown_rows_have_every_label_once_and_known_rows_their_own(folder: Pat
     assert all(line.endswith("= Yes") == (int(line.split()[0][4:]) % 2 == 1) for line in known if "Bird" in line)
     part = Counter(line for line in warmup(folder, known=0.3) if "Bird" in line)
     assert 2 <= sum(count == 2 for count in part.values()) <= 25
+
+
+def test_no_text_of_a_validation_row_is_read(folder: Path, caplog: pytest.LogCaptureFixture):
+    with (folder / "CoLA/train.tsv").open("a") as file:
+        file.write("s\t1\t\tSecrets stay secret.\n")
+    lines = warmup(folder, known=0)
+    assert len(lines) == 84
+    assert not any("Secrets" in line for line in lines)
+    assert "1 training rows left out" in caplog.text
 
 
 def test_rows_that_begin_otherwise_are_refused(folder: Path):
