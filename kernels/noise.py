@@ -39,20 +39,28 @@ class Noise(NamedTuple):
 
     def added(self, part: Tensor, top: int = 0, left: int = 0) -> Tensor:
         """A part of the matrix, from row `top` and column `left` on, plus its noise: float32, or wider as `part` is."""
+        if part.device.type == "cpu" and part.dtype == torch.float32 and part.is_contiguous():
+            return self._compiled_sum(part, torch.empty_like(part), top, left)
         wide = torch.promote_types(part.dtype, torch.float32)
         return self.add_(part.to(wide, copy=True, memory_format=torch.contiguous_format), top, left)
 
     def add_(self, part: Tensor, top: int = 0, left: int = 0) -> Tensor:
         """The same in place; `part` is float32 or wider, its rows contiguous."""
-        scale_R = self.std_R[top : top + len(part)] / DEVIATION
         if part.device.type == "cpu" and part.dtype == torch.float32:
-            first, second = map(np.uint32, keys(self.seed))
-            _compiled()(part.numpy(), scale_R.numpy(), first, second, top, left, self.columns)
-            return part
+            return self._compiled_sum(part, part, top, left)
+        scale_R = self.std_R[top : top + len(part)] / DEVIATION
         rows = torch.arange(top, top + len(part), device=part.device)
         columns = torch.arange(left, left + part.shape[1], device=part.device)
         noise = integers(self.seed, rows[:, None] * self.columns + columns).float() * scale_R[:, None]
         return part.add_(noise)
+
+    def _compiled_sum(self, part: Tensor, total: Tensor, top: int, left: int) -> Tensor:
+        """`part` plus its noise, in one pass, in `total`, which may be `part` itself."""
+        scale_R = self.std_R[top : top + len(part)] / DEVIATION
+        first, second = map(np.uint32, keys(self.seed))
+        arrays = (part.detach().numpy(), total.numpy(), scale_R.numpy())
+        _compiled()(*arrays, first, second, top, left, self.columns)
+        return total
 
 
 def keys(seed: int) -> tuple[int, int]:

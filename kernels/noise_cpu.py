@@ -28,11 +28,11 @@ def _ones(context, bits):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def add(part_RC, scale_R, first, second, top, left, columns):  # type: ignore[no-untyped-def]
-    """Add to a part of the matrix its noise; float32, rows contiguous."""
+def add(part_RC, total_RC, scale_R, first, second, top, left, columns):  # type: ignore[no-untyped-def]
+    """A part of the matrix plus its noise, in `total_RC` (`part_RC` itself, or apart); float32, rows contiguous."""
     u, i = np.uint32, np.int32  # each step is narrowed again, since numba widens
     for r in range(len(part_RC)):
-        row, scale = part_RC[r], scale_R[r]
+        row, total, scale = part_RC[r], total_RC[r], scale_R[r]
         start = u(u((top + r) * columns + left) + first)
         for c in range(len(row)):
             h = u(start + u(c))
@@ -44,4 +44,4 @@ def add(part_RC, scale_R, first, second, top, left, columns):  # type: ignore[no
             k = i(i(_ones(u(h >> u(12)))) << i(6))
             k = i(k + i(u(h >> u(6)) & u(63)))
             k = i(k + i(h & u(63)))
-            row[c] += np.float32(i(k - i(703))) * scale
+            total[c] = row[c] + np.float32(i(k - i(703))) * scale
