@@ -12,12 +12,13 @@ NUMBER = re.compile(r"[+−]?\d+\.\d+")
 QUOTED = [
     ("perturbations.md", "Does the effect exist at this scale?", "double-descent"),
     ("ppo.md", "Against GRPO", "ppo"),
+    ("nlu.md", "What came of it", "nlu-small"),
 ]
 
 
 def section(text: str, title: str) -> str:
-    """What stands below a heading of the second level."""
-    (found,) = re.findall(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    """What stands below a heading."""
+    (found,) = re.findall(rf"^###? {re.escape(title)}\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
     return found
 
 
