@@ -58,8 +58,8 @@ class Noise(NamedTuple):
         """`part` plus its noise, in one pass, in `total`, which may be `part` itself."""
         scale_R = self.std_R[top : top + len(part)] / DEVIATION
         first, second = map(np.uint32, keys(self.seed))
-        arrays = (part.detach().numpy(), total.numpy(), scale_R.numpy())
-        _compiled()(*arrays, first, second, top, left, self.columns)
+        whole = np.from_dlpack(part.detach())  # .numpy() would keep FSDP from freeing what it had gathered
+        _compiled()(whole, total.numpy(), scale_R.numpy(), first, second, top, left, self.columns)
         return total
 
 
