@@ -50,10 +50,11 @@ class Unlikeliness(Shaping):
         return reshaped_G
 
     def factors(self, mean_logp_G: np.ndarray) -> np.ndarray:
-        """The factor of each sample, were it right, from its mean token log-probability."""
-        size = len(mean_logp_G)
-        rank_G = np.empty(size)
-        rank_G[np.argsort(-mean_logp_G, kind="stable")] = np.arange(size)
+        """The factor of each sample, were it right, from its mean token log-probability; leading axes are groups."""
+        size = mean_logp_G.shape[-1]
+        rank_G = np.empty(mean_logp_G.shape)
+        order_G = np.argsort(-mean_logp_G, axis=-1, kind="stable")
+        np.put_along_axis(rank_G, order_G, np.broadcast_to(np.arange(size, dtype=rank_G.dtype), rank_G.shape), axis=-1)
         below_G = size - rank_G if self.form == "paper" else size - 1 - rank_G
         return 1.0 - self.beta * below_G / size
 

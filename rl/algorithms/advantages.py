@@ -30,13 +30,17 @@ def is_constant(rewards_G: np.ndarray) -> bool:
 def group_relative(rewards_G: np.ndarray, scale: bool = True) -> np.ndarray:
     """r − mean, over (sample standard deviation + EPSILON) with `scale`; zeros for a constant group.
 
-    GRPO (DeepSeekMath, arXiv 2402.03300, §4.1.2) with `scale`, Dr.GRPO (arXiv 2503.20783, §3.2) without.
+    GRPO (DeepSeekMath, arXiv 2402.03300, §4.1.2) with `scale`, Dr.GRPO (arXiv 2503.20783, §3.2) without. Leading axes
+    are groups, each by itself.
     """
-    if is_constant(rewards_G):
-        return _zeros(rewards_G)
-    graded = _graded(rewards_G)
-    centred_G = rewards_G - graded.mean()
-    return centred_G / (graded.std(ddof=1) + EPSILON) if scale else centred_G
+    if np.isnan(rewards_G).any():
+        return np.apply_along_axis(_among_graded, -1, rewards_G, scale)
+    if not rewards_G.size:
+        return rewards_G.copy()
+    high, low = (pick(rewards_G, axis=-1, keepdims=True) for pick in (np.max, np.min))
+    centred_G = rewards_G - rewards_G.mean(axis=-1, keepdims=True)
+    deviation = rewards_G.std(axis=-1, ddof=min(1, rewards_G.shape[-1] - 1), keepdims=True)
+    return np.where(high == low, 0.0, centred_G / (deviation + EPSILON) if scale else centred_G)
 
 
 def leave_one_out(rewards_G: np.ndarray) -> np.ndarray:
@@ -96,6 +100,14 @@ def token_weight(per: Per, length: int, lengths_N: np.ndarray, max_tokens: int |
     if max_tokens is None:
         raise ValueError("a constant divisor needs max_tokens")
     return 1.0 / (len(lengths_N) * max_tokens)
+
+
+def _among_graded(rewards_G: np.ndarray, scale: bool) -> np.ndarray:
+    """`group_relative` of a group's graded samples; NaN for the others."""
+    advantages_G = np.full(len(rewards_G), np.nan)
+    graded_G = ~np.isnan(rewards_G)
+    advantages_G[graded_G] = group_relative(rewards_G[graded_G], scale)
+    return advantages_G
 
 
 def _graded(rewards_G: np.ndarray) -> np.ndarray:

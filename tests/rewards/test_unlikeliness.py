@@ -67,6 +67,13 @@ def test_ties_stand_in_the_samples_order(make_group):
     np.testing.assert_allclose(Unlikeliness(beta=0.3).reshape(group), [0.7, 0.8, 0])
 
 
+@pytest.mark.parametrize("form", ["paper", "code"])
+def test_groups_beside_each_other_are_each_by_itself(form):
+    shaping, mean_logp_NG = Unlikeliness(form=form), -np.random.default_rng(0).integers(1, 6, size=(20, 7))
+    each = [shaping.factors(mean_logp_G) for mean_logp_G in mean_logp_NG]
+    np.testing.assert_array_equal(shaping.factors(mean_logp_NG), each)
+
+
 def test_the_whole_sum_of_right_samples_is_reweighted_and_wrong_ones_keep_theirs(make_group):
     group = make_group("+-", logp=[-1.0, -2.0], raw=[3.0, 1.0])
     np.testing.assert_allclose(Unlikeliness().reshape(group), [2.25, 1.0])

@@ -116,3 +116,13 @@ def test_weights_of_all_tokens_sum_to_what_the_method_says() -> None:
     assert total("sequence") == pytest.approx(1)
     assert total("token") == pytest.approx(1)
     assert total("constant") == pytest.approx(10 / (3 * 10))
+
+
+@given(st.integers(0, 10**6), st.booleans(), st.booleans())
+def test_groups_beside_each_other_are_each_by_itself(seed: int, ungraded: bool, scale: bool) -> None:
+    draw = np.random.default_rng(seed)
+    rewards_NMG = draw.integers(0, 3, size=(2, 3, 7)) / 2
+    if ungraded:
+        rewards_NMG[draw.random(rewards_NMG.shape) < 0.3] = np.nan
+    each = [[group_relative(rewards_G, scale) for rewards_G in rewards_MG] for rewards_MG in rewards_NMG]
+    np.testing.assert_array_equal(group_relative(rewards_NMG, scale), each)
