@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
@@ -28,6 +28,7 @@ from .suggestions import explain
 
 NULL = "tag:yaml.org,2002:null"
 OWN_REWARD = re.compile(r"rewards\.(?P<name>.+\.py:[A-Za-z_]\w*)(?P<rest>(?:\.\w+)*)")
+Filled = TypeVar("Filled", bound=Options)
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
@@ -224,14 +225,23 @@ def resolve(tree: Mapping[str, Any], overrides: Mapping[str, Any] | None = None)
     Raises:
         UserError: an unknown key (with the nearest right one), or a value of the wrong kind.
     """
+    return _share_max_tokens(filled(Config, tree, overrides or {}))
+
+
+def filled(model: type[Filled], tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> Filled:
+    """The options of `model` that a raw tree with dotted overrides on top says.
+
+    Raises:
+        UserError: an unknown key (with the nearest right one), or a value of the wrong kind.
+    """
     merged = _copy(tree)
-    for key, value in (overrides or {}).items():
+    for key, value in overrides.items():
         _set(merged, _split(key), value)
-    _name_defaults(Config, merged)
+    _name_defaults(model, merged)
     try:
-        return _share_max_tokens(Config.model_validate(merged))
+        return model.model_validate(merged)
     except ValidationError as error:
-        raise UserError(explain(error, Config, merged)) from None
+        raise UserError(explain(error, model, merged)) from None
 
 
 def to_yaml(config: Config) -> str:
