@@ -35,6 +35,7 @@ ROOMS = {
     "perturbation": "rl.learner.perturbations",
     "regulariser": "rl.learner.regularisers",
     "analysis": "rl.studies.analyses",
+    "experiment": "rl.studies.experiments",
 }
 """Which folder holds which kind of part."""
 

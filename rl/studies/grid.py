@@ -68,9 +68,7 @@ class Grid(Options):
     @field_validator("seeds")
     @classmethod
     def _once(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError("a seed stands there twice")
-        return seeds
+        return no_seed_twice(seeds)
 
     def form(self, short: bool) -> Grid:
         """The grid as it is run: itself, or its short form.
@@ -83,19 +81,18 @@ class Grid(Options):
         kept = self.short.arms or list(self.arms)
         for arm in kept:
             if arm not in self.arms:
-                raise UserError(f"short.arms names {arm!r}; {_hint(arm, tuple(self.arms))}")
+                raise UserError(f"short.arms names {arm!r}; {hint(arm, tuple(self.arms))}")
         arms = {arm: laid_over(own, self.short.overrides) for arm, own in self.arms.items() if arm in kept}
         return self.model_copy(update={"seeds": self.short.seeds or self.seeds, "arms": arms, "short": Short()})
 
 
 @dataclass(frozen=True)
-class Study:
-    """A grid with its name and what it asks, in the full or the short form."""
+class Form:
+    """A study's name and what it asks, and whether it is the short form."""
 
     name: str
     question: str
-    grid: Grid
-    short: bool = False
+    short: bool
 
     @property
     def form(self) -> str:
@@ -103,27 +100,44 @@ class Study:
         return f"{self.name}-short" if self.short else self.name
 
 
+@dataclass(frozen=True)
+class Study(Form):
+    """A grid with its name and what it asks, in the full or the short form."""
+
+    grid: Grid
+
+
 def read_study(name: str, *, short: bool = False) -> Study:
-    """A study by its name in `recipes/studies/`, or by a path.
+    """A study of trainings by its name in `recipes/studies/`, or by a path.
 
     Raises:
         UserError: there is no such study, or something in it is wrong.
     """
+    path, question, tree = study_file(name)
+    try:
+        grid = Grid.model_validate(tree)
+        _check(grid)
+        return Study(path.stem, question, short, grid.form(short))
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain_in(error, Grid, tree)}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def study_file(name: str) -> tuple[Path, str, dict[str, Any]]:
+    """A study's file, its question and its raw tree, by its name in `recipes/studies/` or by a path.
+
+    Raises:
+        UserError: there is no such study, or it is not YAML.
+    """
     path = Path(name) if name.endswith((".yaml", ".yml")) else STUDIES / f"{name}.yaml"
     if not path.is_file():
-        raise UserError(f"there is no study {name!r}; {_hint(name, study_names())} (or give the path of a .yaml file)")
+        raise UserError(f"there is no study {name!r}; {hint(name, study_names())} (or give the path of a .yaml file)")
     text = path.read_text(encoding="utf-8")
     tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise UserError(f"{path} is not a study: it must be a mapping of keys such as recipe, seeds and arms")
-    try:
-        grid = Grid.model_validate(tree)
-        _check(grid)
-        return Study(path.stem, first_comment(text), grid.form(short), short)
-    except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error, tree)}") from None
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    return path, first_comment(text), tree
 
 
 def study_names() -> tuple[str, ...]:
@@ -145,15 +159,28 @@ def _check(grid: Grid) -> None:
                 raise UserError(f"{where}: a study sets {key} itself; leave it out (seeds stand in `seeds`)")
 
 
-def _explain(error: ValidationError, tree: Mapping[str, Any]) -> str:
+def explain_in(error: ValidationError, model: type[Options], tree: Mapping[str, Any]) -> str:
+    """The first thing wrong in a study's tree, as one sentence."""
     first = error.errors()[0]
     if first["type"] == "missing":
         return f"{'.'.join(map(str, first['loc']))} is missing"
     if first["type"] == "string_pattern_mismatch":
         return f"an arm cannot be named {first['input']!r}: letters, digits, dots, dashes, + and _ make a name"
-    return explain(error, Grid, tree)
+    return explain(error, model, tree)
 
 
-def _hint(word: str, known: tuple[str, ...]) -> str:
+def no_seed_twice(seeds: list[int]) -> list[int]:
+    """The seeds.
+
+    Raises:
+        ValueError: one stands there twice.
+    """
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed stands there twice")
+    return seeds
+
+
+def hint(word: str, known: tuple[str, ...]) -> str:
+    """What to do about an unknown word."""
     close = nearest(word, known)
     return f"did you mean {close!r}?" if close else f"choose one of {', '.join(known)}"

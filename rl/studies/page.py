@@ -14,9 +14,10 @@ from .result import Facts, Result, written
 
 def page_of(result: Result) -> Page:
     """The page of a study."""
+    runs = [Section("runs", "The runs", _runs(result.runs))] if result.runs else []
     sections = [
         Section("result", "What came out", _findings(result), result.charts),
-        Section("runs", "The runs", _runs(result.runs)),
+        *runs,
         Section("grid", "The grid", _grid(result.grid)),
     ]
     title = f"{result.name}, short form" if result.short else result.name
@@ -26,8 +27,10 @@ def page_of(result: Result) -> Page:
 def _overview(result: Result) -> str:
     arms, seeds = result.grid["arms"], result.grid["seeds"]
     facts: dict[str, Any] = {
-        "Recipe": result.grid["recipe"],
+        "Recipe": result.grid.get("recipe"),
+        "Experiment": result.grid.get("experiment"),
         "Runs": f"{len(arms)} arms × {len(seeds)} seeds",
+        "Settings": 1 + sum(map(bool, (keys for at in result.grid.get("map", {}).values() for keys in at.values()))),
         "Arms": ", ".join(arms),
         "Seeds": ", ".join(map(str, seeds)),
         "Software": ", ".join(f"{name} {version}" for name, version in result.versions.items()),

@@ -11,10 +11,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...parts import UserError
 from ..runs.files import write_json
+from ..runs.folder import installed_versions
 from ..runs.reading import Run, is_number
 from ..runs.report.charts import Chart, short
 from .analyses.base import Cell, Findings, Table
 from .finished import Finished
+from .grid import Form, Grid
+from .sweep import Sweep
+from .tried import Tried
 
 FILE = "study.json"
 
@@ -35,7 +39,8 @@ class Facts:
 
 @dataclass(frozen=True)
 class Result:
-    """A study's question, its grid as it was run, its runs in a line each, and what its analysis found."""
+    """A study's question, its grid as it was run, its runs in a line each, and what its analysis found. A study of an
+    experiment has no runs."""
 
     name: str
     short: bool
@@ -56,17 +61,29 @@ def conclude(study: Finished) -> Result:
     """Analyse a finished study."""
     found: Findings = study.study.grid.analysis.analyse(study)
     versions = next(iter(study.runs.values())).summary or {}
+    runs = tuple(_facts(arm, seed, run) for (arm, seed), run in study.runs.items())
+    return _result(study.study, study.study.grid, found, runs, dict(versions.get("versions", {})))
+
+
+def conclude_sweep(study: Tried) -> Result:
+    """Analyse a sweep whose trials are all there."""
+    return _result(study.study, study.study.grid, study.study.grid.analysis.analyse(study), (), installed_versions())
+
+
+def _result(
+    study: Form, grid: Grid | Sweep, found: Findings, runs: tuple[Facts, ...], versions: dict[str, str]
+) -> Result:
     return Result(
-        name=study.study.name,
-        short=study.study.short,
-        question=study.study.question,
-        grid=study.study.grid.model_dump(mode="json", exclude={"short"}),
-        runs=tuple(_facts(arm, seed, run) for (arm, seed), run in study.runs.items()),
+        name=study.name,
+        short=study.short,
+        question=study.question,
+        grid=grid.model_dump(mode="json", exclude={"short"}),
+        runs=runs,
         verdict=found.verdict,
         tables=found.tables,
         charts=found.charts,
         numbers=dict(found.numbers),
-        versions=dict(versions.get("versions", {})),
+        versions=versions,
     )
 
 

@@ -1,9 +1,10 @@
-"""`underdog study`: run a grid, or what is left of it, and write down in one page what it came to."""
+"""`underdog study`: run a grid or a sweep, or what is left of it, and write down in one page what it came to."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...parts import RunError, UserError
@@ -11,11 +12,13 @@ from ..runs.files import write_text
 from ..runs.locks import take
 from ..runs.report.page import render_page, write_page
 from .finished import Finished
-from .grid import Study, read_study
+from .grid import Study, read_study, study_file
 from .page import page_of
 from .plan import Planned, check_unchanged, plan
-from .result import FILE, Result, conclude, read_result, to_markdown, write_result
+from .result import FILE, Result, conclude, conclude_sweep, read_result, to_markdown, write_result
 from .runner import LOGS, Crew, Say
+from .sweep import SweepStudy, Trial, read_sweep, trials
+from .tried import Tried, check_trials, compute
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 KEPT = CHECKOUT / "docs" / "studies"
@@ -32,7 +35,7 @@ def run_study(
     jobs: int | None = None,
     say: Say = lambda text: None,
 ) -> tuple[Result, Path]:
-    """Run a study's grid and analyse it; the result, and the page that shows it.
+    """Run a study and analyse it; the result, and the page that shows it.
 
     Args:
         name: a study in `recipes/studies/`, or the path of a .yaml file.
@@ -40,7 +43,7 @@ def run_study(
         report: train nothing; take what is there.
         keep: also keep the result in the checkout's docs/studies/.
         out: the study's folder; None is studies/NAME, or studies/NAME-short.
-        jobs: trainings at once; None is one a core.
+        jobs: trainings at once; None is one a core. The trials of an experiment come one after another.
         say: told what happens, a line at a time.
 
     Raises:
@@ -51,47 +54,103 @@ def run_study(
         raise UserError(f"jobs={jobs}: at least one training must run")
     if keep:
         _check_keep(short)
-    study = read_study(name, short=short)
-    root = out or Path("studies") / study.form
-    runs = plan(study, root)
-    check_unchanged(study, runs)
+    work = _work(name, short, out, jobs or os.cpu_count() or 1)
+    work.check()
     if report:
-        result = _known(study, root, runs)
+        result = _known(work)
     else:
-        _train(study, root, runs, jobs or os.cpu_count() or 1, say)
-        result = _conclude(study, root)
-    page = write_page(root / "study.html", render_page(page_of(result)))
+        _alone(work, say)
+        result = _concluded(work)
+    page = write_page(work.root / "study.html", render_page(page_of(result)))
     if keep:
         _keep(result, say)
     return result, page
 
 
-def _train(study: Study, root: Path, runs: Sequence[Planned], jobs: int, say: Say) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    lock = take(root / "lock")
+@dataclass(frozen=True)
+class _Trainings:
+    """What a study of trainings has to do."""
+
+    study: Study
+    root: Path
+    runs: Sequence[Planned]
+    jobs: int
+
+    @property
+    def pieces(self) -> list[bool]:
+        return [run.finished for run in self.runs]
+
+    def check(self) -> None:
+        check_unchanged(self.study, self.runs)
+
+    def do(self, say: Say) -> None:
+        done = sum(self.pieces)
+        say(f"{self.study.form}: {len(self.runs)} runs, {done or 'none'} finished already; at most {self.jobs} at once")
+        Crew(self.study.grid.recipe, self.runs, self.root / LOGS, self.jobs, say).work()
+
+    def conclude(self) -> Result:
+        return conclude(Finished.read(self.study, self.root))
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """What a study of an experiment has to do."""
+
+    study: SweepStudy
+    root: Path
+    trials: Sequence[Trial]
+
+    @property
+    def pieces(self) -> list[bool]:
+        return [trial.file.is_file() for trial in self.trials]
+
+    def check(self) -> None:
+        check_trials(self.study, self.trials)
+
+    def do(self, say: Say) -> None:
+        done = sum(self.pieces)
+        say(f"{self.study.form}: {len(self.trials)} trials, {done or 'none'} finished already; one after another, here")
+        compute(self.trials, say)
+
+    def conclude(self) -> Result:
+        return conclude_sweep(Tried.read(self.study, self.trials))
+
+
+def _work(name: str, short: bool, out: Path | None, jobs: int) -> _Trainings | _Trials:
+    if "experiment" in study_file(name)[2]:
+        sweep = read_sweep(name, short=short)
+        root = out or Path("studies") / sweep.form
+        return _Trials(sweep, root, trials(sweep, root))
+    study = read_study(name, short=short)
+    root = out or Path("studies") / study.form
+    return _Trainings(study, root, plan(study, root), jobs)
+
+
+def _alone(work: _Trainings | _Trials, say: Say) -> None:
+    work.root.mkdir(parents=True, exist_ok=True)
+    lock = take(work.root / "lock")
     if lock is None:
-        raise RunError(f"another process runs the study in {root}; wait for it, or choose another --out")
+        raise RunError(f"another process runs the study in {work.root}; wait for it, or choose another --out")
     with lock:
-        done = sum(run.finished for run in runs)
-        say(f"{study.form}: {len(runs)} runs, {done or 'none'} finished already; at most {jobs} at once")
-        Crew(study.grid.recipe, runs, root / LOGS, jobs, say).work()
+        work.do(say)
 
 
-def _conclude(study: Study, root: Path) -> Result:
-    result = conclude(Finished.read(study, root))
-    write_result(root / FILE, result)
+def _concluded(work: _Trainings | _Trials) -> Result:
+    result = work.conclude()
+    write_result(work.root / FILE, result)
     return result
 
 
-def _known(study: Study, root: Path, runs: Sequence[Planned]) -> Result:
-    """What the runs come to if all have finished, else what was written down of them, here or in the checkout."""
-    if all(run.finished for run in runs):
-        return _conclude(study, root)
-    for path in (root / FILE, KEPT / study.form / FILE):
+def _known(work: _Trainings | _Trials) -> Result:
+    """What the pieces come to if all are finished, else what was written down of them, here or in the checkout."""
+    if all(work.pieces):
+        return _concluded(work)
+    for path in (work.root / FILE, KEPT / work.study.form / FILE):
         if path.is_file():
             return read_result(path)
-    done = sum(run.finished for run in runs)
-    raise UserError(f"{done} of {len(runs)} runs in {root} are finished, so there is no report; leave --report out")
+    done, of = sum(work.pieces), len(work.pieces)
+    kind = "runs" if isinstance(work, _Trainings) else "trials"
+    raise UserError(f"{done} of {of} {kind} in {work.root} are finished, so there is no report; leave --report out")
 
 
 def _check_keep(short: bool) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ....parts import Part
 from ...runs.report.charts import Chart
 from ..finished import Finished
+
+if TYPE_CHECKING:
+    from ..tried import Tried
 
 Cell = str | int | float | None
 """None is what could not be had."""
@@ -41,4 +44,13 @@ class Analysis(Part):
     @abstractmethod
     def analyse(self, study: Finished) -> Findings:
         """Tables, charts and numbers; a pure function of what the runs' folders hold."""
+        raise NotImplementedError
+
+
+class SweepAnalysis(Part):
+    """What is made of the trials of a study of an experiment."""
+
+    @abstractmethod
+    def analyse(self, study: Tried) -> Findings:
+        """Tables, charts and numbers; a pure function of what the trials measured."""
         raise NotImplementedError
