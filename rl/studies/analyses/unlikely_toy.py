@@ -51,8 +51,8 @@ class Outcome:
     steeper: Estimate | None
 
     def to_json(self) -> dict[str, Any]:
-        """All estimates."""
-        kept = {"bias": self.bias, **{f"pass@{n}": own for n, own in self.gained.items()}}
+        """The estimates, of pass@N those at either end."""
+        kept = {"bias": self.bias, **{f"pass@{n}": self.gained[n] for n in (1, LARGE)}}
         kept |= {} if self.over is None or self.steeper is None else {"over": self.over, "steeper": self.steeper}
         return {name: own.to_json() for name, own in kept.items()}
 
@@ -62,8 +62,8 @@ class UnlikelyToy(SweepAnalysis):
 
     ends: int = Field(default=8, ge=1)
     """The rank bias is the mean uplift of so many likeliest ranks minus that of so many least likely ones."""
-    rates: str = "rate"
-    """The axis of the map whose labels are learning rates, along which arms are compared at equal gains of pass@1."""
+    rates: list[str] = Field(default=[])
+    """Axes of the map whose labels are rising learning rates: arms are compared along each at equal gains of pass@1."""
     gains: list[float] = Field(default=[0.2, 0.3, 0.35], min_length=1)
     """Those gains, as shares."""
 
@@ -71,12 +71,12 @@ class UnlikelyToy(SweepAnalysis):
         """The claims, the main setting's curves, and the map."""
         found = {place: self._outcomes(study, place) for place in _places(study)}
         claims = self._claims(study, found)
-        tables = [claims, _passes(study), self._uplifts(study)]
+        tables = [claims, _passes(study), self._uplifts(study), _methods(study)]
         if len(found) > 1:
             tables += [_grades(study, found), _gains(study, found, LARGE), _gains(study, found, 1)]
             tables.append(self._biases(study, found))
-        if self.rates in study.study.grid.map:
-            tables.insert(3, self._at_equal_gains(study))
+        if rates := [axis for axis in self.rates if axis in study.study.grid.map]:
+            tables.insert(4, self._at_equal_gains(study, rates))
         verdict = " ".join(f"{claim}: {said}." for claim, said, *_ in claims.rows)
         numbers = {_name(place): {arm: own.to_json() for arm, own in at.items()} for place, at in found.items()}
         return Findings(tuple(tables), charts(study), numbers, verdict)
@@ -155,20 +155,30 @@ class UnlikelyToy(SweepAnalysis):
         )
         return Table("Map: rank bias", ("setting", *study.mapped), tuple(rows), note)
 
-    def _at_equal_gains(self, study: Tried) -> Table:
-        rows = []
-        for arm in study.mapped:
-            by_label = [study.at(arm, self.rates, label) for label in study.study.grid.map[self.rates]]
-            there = [[_gained(found, n) for found in by_label] for n in (1, LARGE)]
-            seeds = [list(zip(*values, strict=True)) for values in there]  # of each seed, one a rate
-            at = [[crossing(*pair, gain) for pair in zip(*seeds, strict=True)] for gain in self.gains]
-            rows.append((arm, *(points(None if None in own else estimate(own)) for own in at)))
+    def _at_equal_gains(self, study: Tried, rates: Sequence[str]) -> Table:
+        second, rows = study.arms[1], []
+        for axis in rates:
+            at = {arm: [_crossings(study, axis, arm, gain) for gain in self.gains] for arm in study.mapped}
+            for arm, own in at.items():
+                level = (None if None in one else points(estimate(one)) for one in own)
+                pairs = zip(own, at[second], strict=True)
+                minus = (None if arm == second or None in one + two else points(paired(one, two)) for one, two in pairs)
+                rows.append((axis, arm, *level, *minus))
         note = (
-            f"Change of pass@{LARGE}, points, at the lowest rate at which pass@1 has risen by so much: between rates "
-            f"interpolated linearly, a seed by itself. An empty cell: not every seed gets there. {_over(study)}"
+            f"Change of pass@{LARGE}, points, at the lowest rate along an axis of the map at which pass@1 has risen by "
+            "so much: between rates interpolated linearly, a seed by itself. An empty cell: not every seed rises from "
+            f"less to so much. {_over(study)}"
         )
-        heads = (f"at {100 * gain:+g} of pass@1" for gain in self.gains)
-        return Table(f"pass@{LARGE} at an equal gain of pass@1", ("arm", *heads), tuple(rows), note)
+        gains = [f"{100 * gain:+g} of pass@1" for gain in self.gains]
+        heads = (*(f"at {gain}" for gain in gains), *(f"against {second} at {gain}" for gain in gains))
+        return Table(f"pass@{LARGE} at an equal gain of pass@1", ("along", "arm", *heads), tuple(rows), note)
+
+
+def _crossings(study: Tried, axis: str, arm: str, gain: float) -> list[float | None]:
+    """Of each seed the change of pass@N at the largest N where that of pass@1, along an axis of rates, is `gain`."""
+    by_rate = [study.at(arm, axis, label) for label in study.study.grid.map[axis]]
+    first, large = (zip(*(_gained(found, n) for found in by_rate), strict=True) for n in (1, LARGE))
+    return [crossing(x, y, gain) for x, y in zip(first, large, strict=True)]
 
 
 def crossing(x: Sequence[float], y: Sequence[float], level: float) -> float | None:
@@ -226,6 +236,20 @@ def _passes(study: Tried) -> Table:
     return Table("pass@N, main setting", ("arm", *(f"N={n}" for n in PASS_N), "below from"), tuple(rows), note)
 
 
+def _methods(study: Tried) -> Table:
+    methods = len(study.at(study.arms[0])["gains"][0])
+    rows = [
+        (arm, *(plus_minus(estimate(seeds), "+") for seeds in zip(*study.at(arm)["gains"], strict=True)))
+        for arm in study.arms
+    ]
+    note = (
+        "Mean change of the log2-probability of each method of a topic, 1 initially the likeliest, over the problems "
+        f"that it solves, bits. {_over(study)}"
+    )
+    heads = (f"method {i}" for i in range(1, methods + 1))
+    return Table("What became of each method, main setting", ("arm", *heads), tuple(rows), note)
+
+
 def _grades(study: Tried, found: Map) -> Table:
     first, *others = study.mapped
     signs = {1: "falls", 0: "unclear", -1: "rises"}
@@ -246,7 +270,8 @@ def _gains(study: Tried, found: Map, n: int) -> Table:
 def _note(study: Tried) -> str:
     first, second, *_ = study.arms
     return (
-        f"{_over(study)} Differences are paired by seed, and count when their interval leaves out 0. {second} is "
+        f"{_over(study)} Differences are paired by seed, and count when their interval leaves out 0, each by itself: "
+        f"without any effect one in twenty would. {second} is "
         f"compared with {first}, the others with {second}, at N = {LARGE}: "
         f"{'; '.join(f'{word}: {meaning}' for word, meaning in GRADES.items())}. Better and worse: where {first} does "
         "not fall below the initial policy, so that there is nothing to reverse."

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from ....parts import RunError
 from ....rewards.shaping.none import NONE
 from ....rewards.shaping.unlikeliness import Unlikeliness
 from ...algorithms.base import MicroBatch, Outputs
@@ -108,7 +109,11 @@ class Bandit(Experiment):
         }
 
     def train(self, logits_SPA: np.ndarray, right_SPA: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
-        """What is learned, table_STA float64: S trainings beside each other, none of which touches another."""
+        """What is learned, table_STA float64: S trainings beside each other, none of which touches another.
+
+        Raises:
+            RunError: a training diverged.
+        """
         import torch
 
         base_SPA, order_SI, uniform_SIG = self._draws(logits_SPA, seeds)
@@ -131,6 +136,8 @@ class Bandit(Experiment):
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+        if not table_STA.isfinite().all():
+            raise RunError(f"the bandit diverged at lr={self.lr:g} with {self.optimizer}; lower lr")
         return table_STA.detach().double().numpy()
 
     def batch_of(self, right_SBG: np.ndarray, old_SBG: Tensor, ref_SBG: Tensor) -> MicroBatch:
