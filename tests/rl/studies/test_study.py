@@ -19,9 +19,10 @@ from underdog.parts import RunError, UserError
 from underdog.rl.runs.locks import is_taken, take
 from underdog.rl.runs.report.page import h
 from underdog.rl.studies import study as module
-from underdog.rl.studies.grid import read_study
+from underdog.rl.studies.grid import read_study, study_file
 from underdog.rl.studies.plan import plan
 from underdog.rl.studies.study import run_study
+from underdog.rl.studies.sweep import read_sweep, trials
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -256,6 +257,11 @@ def test_the_studies_that_come_with_the_package_can_run(short: bool, tmp_path: P
 
     assert study_names()
     for name in study_names():
+        if "experiment" in study_file(name)[2]:
+            sweep = read_sweep(name, short=short)
+            assert sweep.question
+            assert trials(sweep, tmp_path)
+            continue
         study = read_study(name, short=short)
         assert study.question
         assert plan(study, tmp_path)
