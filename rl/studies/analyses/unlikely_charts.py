@@ -14,8 +14,8 @@ Curves = Mapping[str, Sequence[Sequence[float | None]]]
 """Of each name, one curve a seed."""
 
 
-def charts(study: Tried) -> tuple[Chart, ...]:
-    """All of them."""
+def charts(study: Tried, rates: Sequence[str]) -> tuple[Chart, ...]:
+    """All of them; gains against each other along the axes `rates`."""
     arms = study.arms
     initial = {"initial policy": study.at(arms[0])["initial"]}
     trained = {arm: study.at(arm)["trained"] for arm in arms}
@@ -28,7 +28,7 @@ def charts(study: Tried) -> tuple[Chart, ...]:
         _over_n(_curves("pass@N", PASS_N, initial | trained, x="N", y="pass@N", percent=True)),
         _over_n(_curves("Change of pass@N", PASS_N, changes, x="N", y="minus the initial policy's", percent=True)),
         _curves("What became of each method", methods, gains, x="method, 1 initially the likeliest", y="bits gained"),
-        *(_against(study, axis) for axis in study.study.grid.map),
+        *(_against(study, axis) for axis in rates),
     ]
     return tuple(found)
 

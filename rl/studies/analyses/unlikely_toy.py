@@ -75,11 +75,12 @@ class UnlikelyToy(SweepAnalysis):
         if len(found) > 1:
             tables += [_grades(study, found), _gains(study, found, LARGE), _gains(study, found, 1)]
             tables.append(self._biases(study, found))
-        if rates := [axis for axis in self.rates if axis in study.study.grid.map]:
+        rates = [axis for axis in self.rates if axis in study.study.grid.map]
+        if rates:
             tables.insert(4, self._at_equal_gains(study, rates))
         verdict = " ".join(f"{claim}: {said}." for claim, said, *_ in claims.rows)
         numbers = {_name(place): {arm: own.to_json() for arm, own in at.items()} for place, at in found.items()}
-        return Findings(tuple(tables), charts(study), numbers, verdict)
+        return Findings(tuple(tables), charts(study, rates), numbers, verdict)
 
     def bias(self, found: Mapping[str, Any]) -> list[float | None]:
         """Of each seed the rank bias; None where an end has no right sample."""

@@ -13,6 +13,7 @@ QUOTED = [
     ("perturbations.md", "Does the effect exist at this scale?", "double-descent"),
     ("ppo.md", "Against GRPO", "ppo"),
     ("nlu.md", "What came of it", "nlu-small"),
+    ("unlikely.md", "What the toy came to", "unlikely-toy"),
 ]
 
 

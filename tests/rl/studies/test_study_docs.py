@@ -16,14 +16,14 @@ from underdog.rl.cli.main import app
 from underdog.rl.studies.grid import read_study
 from underdog.rl.studies.plan import plan
 from underdog.rl.studies.study import run_study
+from underdog.rl.studies.sweep import read_sweep, trials
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "studies.md").read_text()
 
 
-def block(language: str) -> str:
-    """The one block of that language."""
-    (found,) = re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
-    return found
+def block(language: str, place: int = 0) -> str:
+    """A block of that language."""
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)[place]
 
 
 @pytest.mark.parametrize("line", block("sh").splitlines())
@@ -37,6 +37,14 @@ def test_its_commands_parse(line: str) -> None:
 def test_its_grid_can_run(short: bool, arms: set[str], tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(block("yaml"))
     assert {run.arm for run in plan(read_study(str(tmp_path / "mine.yaml"), short=short), tmp_path)} == arms
+
+
+def test_its_sweep_can_be_computed(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(block("yaml", 1))
+    settings = {(trial.axis, trial.label) for trial in trials(read_sweep(str(tmp_path / "mine.yaml")), tmp_path)}
+    assert settings == {("", ""), ("spread", "none"), ("rate", "0.05"), ("rate", "0.2")}
+    result, _ = run_study(str(tmp_path / "mine.yaml"), short=True, out=tmp_path / "out")
+    assert result.tables[0].title == "The claims"
 
 
 @pytest.fixture

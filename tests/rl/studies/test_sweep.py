@@ -72,6 +72,7 @@ def test_each_arm_is_computed_once_in_each_setting(write_sweep: Any, tmp_path: P
     assert titles[:2] == ["The claims", "pass@N, main setting"]
     (map_,) = (table for table in result["tables"] if table["title"] == "Map: the claims")
     assert [row[0] for row in map_["rows"]] == ["main", "rate 0.5", "group 8"]
+    assert result["charts"][-1]["title"] == "pass@1024 against pass@1 along rate"
     assert result["runs"] == []
     assert "The runs" not in (out / "study.html").read_text()
     assert said_by(name, out) == ["lifted: 7 trials, 7 finished already; one after another, here"]
@@ -100,7 +101,7 @@ def test_the_short_form_is_the_studys_own(write_sweep: Any, tmp_path: Path, monk
 def test_the_short_form_of_unlikely_toy_ends_in_a_page(tmp_path: Path) -> None:
     result, page = run_study("unlikely-toy", short=True, out=tmp_path / "out")
     assert result.verdict.startswith("grpo's uplift falls with rank: ")
-    assert len(result.charts) == 5
+    assert len(result.charts) == 4
     assert result.tables[-1].title == "Map: rank bias"
     assert page.stat().st_size > 10_000
 
