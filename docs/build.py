@@ -24,6 +24,10 @@ Every key of a recipe and every option of every part. On the command line keys a
 
 Where a key chooses a part, a bare word is short for a block: `algorithm: rloo` is `algorithm: {name: rloo}`.
 `path/to/file.py:Name` in its place brings a part of your own.
+
+A recipe may build on another: `extends: NAME` (or a path, relative to the recipe's own folder), and for the rest only
+what differs. Its keys are laid over the other recipe as overrides on the command line are: dotted ones
+(`learner.adapter.r: 4`) set one key, and a block replaces the whole block of its name.
 """
 WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null"}
 BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "min_length": "at least {} long"}

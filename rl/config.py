@@ -1,6 +1,7 @@
 """One strict tree: everything that a run depends on, derived from the parts' own fields.
 
-A recipe is YAML 1.2; `key=value` overrides are dotted. An unknown key fails with the nearest right one.
+A recipe is YAML 1.2; `key=value` overrides are dotted. An unknown key fails with the nearest right one. A recipe that
+`extends` another says only what it changes: its keys, plain or dotted, act on the other as overrides do.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -29,6 +30,8 @@ from .suggestions import explain
 NULL = "tag:yaml.org,2002:null"
 OWN_REWARD = re.compile(r"rewards\.(?P<name>.+\.py:[A-Za-z_]\w*)(?P<rest>(?:\.\w+)*)")
 Filled = TypeVar("Filled", bound=Options)
+EXTENDS = "extends"
+"""The key by which a recipe names another that it builds on."""
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
@@ -131,8 +134,18 @@ class Evaluation(Options):
     """Longest completion in tokens; None is the rollouts'."""
 
 
+def _recipe_schema(schema: dict[str, Any]) -> None:
+    """As recipes may be written: with `extends`, by which nothing else is required and keys may be dotted."""
+    text = "A recipe that this one builds on, by its name or path; the other keys, plain or dotted, are laid over it."
+    schema["properties"] = {EXTENDS: {"type": "string", "description": text}, **schema["properties"]}
+    schema["patternProperties"] = {r"^[a-z_]+\..": {"description": "A dotted key, in a recipe that extends another."}}
+    schema["anyOf"] = [{"required": schema.pop("required")}, {"required": [EXTENDS]}]
+
+
 class Config(Options):
     """A whole run."""
+
+    model_config = ConfigDict(json_schema_extra=_recipe_schema)
 
     model: str
     """A Hugging Face id, a model folder, shape:NAME (random weights), or recipe:NAME (made by that recipe, cached)."""
@@ -183,20 +196,52 @@ class Config(Options):
 
 
 def read_recipe(name: str) -> tuple[str, dict[str, Any]]:
-    """A recipe's short name and its raw tree, by its name in `recipes/` or by a path.
+    """A recipe's short name and its raw tree, by its name in `recipes/` or by a path; laid over what it extends.
 
     Raises:
-        UserError: there is no such recipe, or it is not YAML.
+        UserError: there is no such recipe, it is not YAML, or recipes extend each other in a circle.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    path = _recipe_file(name)
+    return path.stem, _read_tree(path, ())
+
+
+def _read_tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """The raw tree of a recipe's file; `above` are those that extend it, the first of which was asked for."""
+    chain = (*above, path.resolve())
+    if len(set(chain)) < len(chain):
+        circle = " -> ".join(file.stem for file in chain[chain.index(chain[-1]) :])
+        raise UserError(f"recipes extend each other in a circle: {circle}; take `{EXTENDS}` out of one of them")
+    tree = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} is not a recipe: it must be a mapping of keys such as model, data and rewards")
+    if EXTENDS not in tree:
+        return tree
+    below = tree.pop(EXTENDS)
+    if not isinstance(below, str):
+        raise UserError(f"{path}: {EXTENDS} must be the name or path of one recipe, not {below!r}")
+    merged = _read_tree(_recipe_file(below, path.parent), chain)
+    try:
+        return with_overrides(merged, tree)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _recipe_file(name: str, folder: Path = Path()) -> Path:
+    """Where a recipe stands; a path is relative to `folder`, that of the recipe that extends it."""
+    path = folder / name if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
     if not path.is_file():
         close = nearest(name, recipe_names())
         hint = f"did you mean {close!r}?" if close else f"choose one of {', '.join(recipe_names())}"
         raise UserError(f"there is no recipe {name!r}; {hint} (or give the path of a .yaml file)")
-    tree = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    if not isinstance(tree, dict):
-        raise UserError(f"{path} is not a recipe: it must be a mapping of keys such as model, data and rewards")
-    return path.stem, tree
+    return path
+
+
+def with_overrides(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A raw tree with dotted keys on top, in their order: each sets one key, a whole block replaces a block."""
+    merged = _copy(tree)
+    for key, value in overrides.items():
+        _set(merged, _split(key), value)
+    return merged
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -234,9 +279,7 @@ def filled(model: type[Filled], tree: Mapping[str, Any], overrides: Mapping[str,
     Raises:
         UserError: an unknown key (with the nearest right one), or a value of the wrong kind.
     """
-    merged = _copy(tree)
-    for key, value in overrides.items():
-        _set(merged, _split(key), value)
+    merged = with_overrides(tree, overrides)
     _name_defaults(model, merged)
     try:
         return model.model_validate(merged)

@@ -130,6 +130,9 @@ def test_recipes_are_valid_by_the_schema(underdog: Any) -> None:
     for tree in (*(read_recipe(name)[1] for name in recipe_names()), {**demo, "rewards": rewards}):
         jsonschema.validate(tree, schema)
     jsonschema.validate({**demo, "learner": {"schedule": "cosine", "adapter": "full"}}, schema)
+    jsonschema.validate({"extends": "demo", "steps": 3, "learner.adapter.r": 4, "algorithm": "dr_grpo"}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"steps": 3}, schema)
     wrong: list[dict[str, Any]] = [{"lerner": {}}, {"rewards": {"acuracy": 1}}, {"rewards": {"cosine": {"len": 1}}}]
     for change in (*wrong, {"steps": -1}, {"algorithm": {"name": "rloo", "scale": True}}):
         with pytest.raises(jsonschema.ValidationError):

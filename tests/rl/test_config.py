@@ -101,6 +101,50 @@ def test_unknown_recipe_names_the_nearest() -> None:
         read_recipe("dmeo")
 
 
+def written(folder: Path, **texts: str) -> str:
+    """Recipes by name in a folder; the path of the last."""
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return str(folder / f"{name}.yaml")
+
+
+def test_a_recipe_that_extends_another_says_what_it_changes(tmp_path: Path) -> None:
+    base = "model: shape:tiny-reasoner\ndata: arithmetic\nalgorithm: {name: grpo, kl: 0.5}\nsteps: 7\n"
+    middle = "extends: base.yaml\nlearner.adapter.r: 4\nalgorithm: dr_grpo\n"
+    path = written(tmp_path, base=base, middle=middle, top="extends: middle.yaml\nlearner.adapter.alpha: 16\n")
+    name, tree = read_recipe(path)
+    overrides = ["learner.adapter.r=4", "algorithm=dr_grpo", "learner.adapter.alpha=16"]
+    assert name == "top"
+    assert resolve(tree) == resolve(read_recipe(str(tmp_path / "base.yaml"))[1], parse_overrides(overrides))
+    assert (resolve(tree).steps, resolve(tree).algorithm.kl) == (7, 0.0)  # the block was replaced
+
+
+def test_a_recipe_may_extend_one_of_the_package_and_order_counts(tmp_path: Path) -> None:
+    text = "extends: demo\nrewards: {format: 1}\nrewards.accuracy: 2\nlearner.lr: 1e-6\n"
+    config = resolve(read_recipe(written(tmp_path, own=text))[1], {"rewards.format": 3})
+    assert {name: w.weight for name, w in config.rewards.items()} == {"format": 3.0, "accuracy": 2.0}
+    assert (config.learner.lr, config.model) == (1e-6, "recipe:demo-base")
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        ({"b": "extends: a.yaml\n", "a": "extends: b.yaml\n"}, "in a circle: a -> b -> a"),
+        ({"a": "extends: a.yaml\n"}, "in a circle: a -> a"),
+        ({"a": "extends: dmeo\n"}, "did you mean 'demo'?"),
+        ({"a": "extends: b.yaml\n"}, "there is no recipe 'b.yaml'"),
+        ({"a": "extends: [demo, gsm8k]\n"}, "name or path of one recipe"),
+        ({"a": "extends: nlu-glue\ndata.task.x: 1\n"}, "a.yaml: data.task.x: task holds"),
+        ({"b": "extends: {\n", "a": "extends: b.yaml\n"}, "b.yaml is not valid YAML"),
+    ],
+)
+def test_what_cannot_be_extended_is_said_in_one_sentence(texts: dict[str, str], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        read_recipe(written(tmp_path, **texts))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_resolves_and_round_trips(name: str) -> None:
     config = resolve(read_recipe(name)[1])
