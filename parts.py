@@ -44,6 +44,10 @@ class UserError(Exception):
     """Bad input: one sentence that says what to do. The command line prints it and exits with code 2."""
 
 
+class AbsentError(UserError):
+    """What the input names is not here: a file, a data set or a model that no network brings. The rest may be right."""
+
+
 class RunError(Exception):
     """A run that cannot go on: one sentence that says why and what to do. Exit code 1."""
 

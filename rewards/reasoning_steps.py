@@ -10,19 +10,23 @@ from pydantic import Field
 from ..records import Group
 from .base import Reward
 
-_STEP = re.compile(r"Step [0-9]+:|^[0-9]+\.|\n-|\n\*|First,|Second,|Next,|Finally,", re.MULTILINE)
+_STEP = r"Step [0-9]+:|^[0-9]+\.|\n-|\n\*|First,|Second,|Next,|Finally,"
+_ONCE, _LINES = re.compile(_STEP), re.compile(_STEP, re.MULTILINE)
 
 
 class ReasoningSteps(Reward):
     """min(1, markers / enough) (Open-R1 and Tina, arXiv 2504.15777).
 
     Markers are `Step 2:`, a line that starts with a number and a full stop, a bullet at the start of a later line,
-    and `First,`, `Second,`, `Next,`, `Finally,`. (Their code meets a bare number only where the whole text starts.)
+    and `First,`, `Second,`, `Next,`, `Finally,`.
     """
 
     enough: int = Field(default=3, ge=1)
     """Markers that earn the whole point."""
+    every_line: bool = True
+    """Count a number at the start of any line; false, as in the published code, only where the whole text starts."""
 
     def score(self, group: Group) -> np.ndarray:
         """rewards_G in [0, 1]."""
-        return np.array([min(1.0, len(_STEP.findall(s.text)) / self.enough) for s in group.samples])
+        marker = _LINES if self.every_line else _ONCE
+        return np.array([min(1.0, len(marker.findall(s.text)) / self.enough) for s in group.samples])

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 from ..parts import UserError, find
 from ..records import derive_seed
 from ..rollouts.base import Engine, EnginePart, Surroundings
-from ..verifiers.base import Verifier
-from ..verifiers.validate import validate
 from .collapse import CollapseWatch
 from .collect import Collection
 from .config import Config
-from .data.prompts import Prompts
+from .data.prompts import wording
 from .data.split import load
 from .freshness import BOUNDS, Proven
+from .gold import try_on_gold
 from .learner.bitmaps import write_bitmaps
 from .learner.learner import Learner
 from .learner.model import pick_dtype, save_shape
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 
 MASKS = "mask.npz"
 """In a run's folder: bitmaps of the weights that it trains, where not all of them are."""
-GOLD_TRIED = 64
-"""Problems to train on, and held out, whose gold answers the verifier is tried on first."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +163,8 @@ def assemble(run: Run, model: str) -> Parts:
         raise UserError("this recipe holds problems to evaluate on and none to train on; measure with `underdog eval`")
     run.note_data(problems.counts, problems.template_hash)
     verifier = config.verifier
-    _try_on_gold(run, verifier, problems)
+    sides = [[prompt.problem for prompt in side] for side in (problems.train, problems.held_out)]
+    run.terminal.say(try_on_gold(config, *sides))
     engine = Proven(open_engine(config, config.rollouts.engine, learner, model, run.folder))
     live = type(config.rollouts.engine).live
     eval_engine = engine if live else Proven(open_engine(config, config.eval.engine, learner, model, run.folder))
@@ -216,17 +214,6 @@ def _held_out_loss(run: Run, learner: Learner | LearnerGroup, problems: Problems
     return HeldOutLoss(solutions(gold, learner.policy, chosen, run.config.rollouts.sampling()), every)
 
 
-def _try_on_gold(run: Run, verifier: Verifier, prompts: Problems) -> None:
-    """Send gold answers through the verifier before anything is trained on its word."""
-    chosen = [prompt.problem for side in (prompts.train, prompts.held_out) for prompt in side[:GOLD_TRIED]]
-    known = [problem for problem in chosen if verifier.reference(problem) is not None]
-    if run.config.min_gold_rate == 0 or not known:
-        run.terminal.say("the verifier is not tried on gold answers: there are none to try, or min_gold_rate is 0")
-        return
-    rate = validate(verifier, known, run.config.min_gold_rate)
-    run.terminal.say(f"the verifier finds {rate:.1%} of {len(known)} gold answers right")
-
-
 @dataclass(frozen=True)
 class Problems:
     """Prompts to train on and prompts held out, and what was counted on the way."""
@@ -237,16 +224,10 @@ class Problems:
     template_hash: str
 
 
-def wording(config: Config, tokenizer: Any) -> Prompts:
-    """How a recipe's problems become prompts."""
-    data = config.data
-    return Prompts(tokenizer, data.template, data.system, data.max_prompt_tokens, data.chat)
-
-
 def load_problems(config: Config, tokenizer: Any) -> Problems:
     """The recipe's problems, split, worded and tokenised."""
     split = load(config.data, config.seed)
-    prompts = wording(config, tokenizer)
+    prompts = wording(config.data, tokenizer)
     train, counts = prompts.fit(split.train)
     held_out, apart = prompts.fit(split.held_out)
     return Problems(

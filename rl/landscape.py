@@ -20,8 +20,8 @@ from torch.nn.functional import cross_entropy
 from ..parts import find
 from ..records import Sample, derive_seed
 from ..rollouts.base import Surroundings
-from .assembly import wording
 from .config import Config
+from .data.prompts import wording
 from .data.split import load
 from .learner.learner import Learner
 from .learner.model import load_base
@@ -126,7 +126,7 @@ def ascent(at: Landscape) -> dict[str, Tensor]:
 
 
 def _held_out(config: Config, learner: Learner, run: Path, problems: int) -> list[Sample]:
-    kept, _ = wording(config, learner.tokenizer).fit(load(config.data, config.seed).held_out)
+    kept, _ = wording(config.data, learner.tokenizer).fit(load(config.data, config.seed).held_out)
     chosen = [Prompt(problem, ids) for problem, ids in kept[:problems]]
     gold = find("engine", "gold")().open(Surroundings(learner.tokenizer, learner.device, run))
     return solutions(gold, learner.policy, chosen, config.rollouts.sampling())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
+from ...records import Group, Row
 from .advantages import Per, group_relative
 from .policy_gradient import LossKL, known
 
@@ -21,6 +23,9 @@ class DrGRPO(LossKL):
     max_tokens: int | None = Field(None, ge=1)
     """The constant that a completion's sum is divided by, tokens; none: `rollouts.max_tokens`."""
 
+    by_tokens: bool = False
+    """Take the mean over a group's tokens, then over groups, as Tina's code does, instead of the constant divisor."""
+
     per: ClassVar[Per] = "constant"
 
     def group_advantages(self, rewards_G: np.ndarray) -> np.ndarray:
@@ -30,3 +35,11 @@ class DrGRPO(LossKL):
     def divisor(self) -> int:
         """`max_tokens`."""
         return known(self.max_tokens, "Dr.GRPO's divisor")
+
+    def row(self, group: Group, i: int, advantage_T: np.ndarray, lengths_N: np.ndarray) -> Row:
+        """As every method's, but `by_tokens` weighs a token by its group's share of the completions over its tokens."""
+        row = super().row(group, i, advantage_T, lengths_N)
+        if not self.by_tokens:
+            return row
+        own_G = group.lengths_G[group.graded_G]
+        return replace(row, weight=len(own_G) / len(lengths_N) / max(int(own_G.sum()), 1))

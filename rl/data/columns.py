@@ -32,8 +32,19 @@ class Table(Data):
     """Column of the problem's id; unset numbers the rows."""
     source: str | None = None
     """Column by whose values scores are broken down, such as a subject or a level."""
+    keep: list[str] | None = None
+    """Other columns to keep with each problem; unset keeps all, which is much where data hold long texts besides."""
     limit: int | None = Field(default=None, ge=1)
     """Rows to read, from the first on; unset reads all. The evaluation set is read whole."""
+
+    def keeps(self, column: str) -> bool:
+        """Whether a column that no option names is kept."""
+        return self.keep is None or column in self.keep
+
+    def reads(self, column: str) -> bool:
+        """Whether a column is of any use: kept, or named by an option (as such, or a field of it)."""
+        named = (self.prompt, self.answer, self.solution, self.problem_id, self.source)
+        return self.keeps(column) or any(f"{name}.".startswith(f"{column}.") for name in named if name is not None)
 
 
 def problems(rows: Sequence[Row], table: Table, source: str, label: str) -> list[Problem]:
@@ -80,7 +91,7 @@ def _problem(row: Row, table: Table, where: str, numbered: str) -> Problem | Non
     if not prompt or (table.answer is not None and not answer.strip()):
         return None
     used = {table.prompt, table.answer, table.solution, table.problem_id}
-    info = {column: value for column, value in row.items() if column not in used}
+    info = {column: value for column, value in row.items() if column not in used and table.keeps(column)}
     if table.source is not None:
         info["source"] = text(table.source)
     return Problem(

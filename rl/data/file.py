@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ...parts import UserError
+from ...parts import AbsentError, UserError
 from ...records import Problem
 from .columns import Row, Table, problems
 
@@ -45,7 +45,7 @@ def read(path: str, limit: int | None = None) -> list[Row]:
     if reader is None:
         raise UserError(f"{path} is no file of a known kind; its name must end in {', '.join(READERS)}")
     if not file.is_file():
-        raise UserError(f"there is no file {path}; paths are relative to the working directory {Path.cwd()}")
+        raise AbsentError(f"there is no file {path}; paths are relative to the working directory {Path.cwd()}")
     try:
         return list(islice(reader(file), limit))
     except OSError as error:

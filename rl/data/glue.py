@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from ...parts import UserError
+from ...parts import AbsentError, UserError
 from ...records import Problem
 from ...verifiers.nlu.rows import flat
 from ...verifiers.nlu.task import TAG, Task, plain_name, task_of
@@ -132,7 +132,7 @@ def find_file(root: Path, task: Task, stems: list[str], alone: bool = True) -> P
         for name in (f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES):
             if (folder / name).is_file():
                 return folder / name
-    raise UserError(
+    raise AbsentError(
         f"there is no file of {task.title} called {' or '.join(stems)} ({', '.join(SUFFIXES)}) in {root}; "
         f"it must lie in a folder {task.title} there, as data.path"
     )

@@ -6,7 +6,7 @@ from itertools import islice
 
 from pydantic import Field
 
-from ...parts import UserError
+from ...parts import AbsentError, UserError
 from ...records import Problem
 from .columns import Row, Table, problems
 
@@ -41,7 +41,7 @@ class Hub(Table):
         """The columns of a split's first `limit` rows.
 
         Raises:
-            UserError: the data set could not be loaded.
+            UserError: the data set could not be loaded; AbsentError where the hub is out of reach.
         """
         try:
             import datasets
@@ -51,8 +51,11 @@ class Hub(Table):
             found = datasets.load_dataset(self.id, self.config, split=split, revision=self.revision)
         except Exception as error:  # datasets raises whatever its builders, the hub and the network raise
             reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-            raise UserError(
+            kind = AbsentError if isinstance(error, ConnectionError) else UserError
+            raise kind(
                 f"the data set {self.id!r} could not be loaded ({reason}); check data.id, data.config and "
                 "data.split, or use data.name=file with a local copy as data.path"
             ) from error
+        if self.keep is not None:
+            found = found.select_columns([name for name in found.column_names if self.reads(name)])
         return [dict(row) for row in islice(found, limit)]

@@ -7,14 +7,18 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...parts import UserError, nearest
 from ...records import Message, Problem
 
+if TYPE_CHECKING:
+    from .base import Data
+
 SLOT = "{prompt}"
+STEPWISE = "Think step by step before answering."
 CHUNK = 1024
 """Problems tokenised at a time: fast, without holding every tokenizer output of a large data set at once."""
 
@@ -32,21 +36,32 @@ TEMPLATES = {
     "plain": Template(),
     # The wording that Qwen2.5-Math and DeepSeek-R1 recommend.
     "boxed": Template(SLOT + "\nPlease reason step by step, and put your final answer within \\boxed{}."),
-    # Open-RS and Open-R1 as in Tina's recipes: the model itself writes both think tags, as rewards expect.
+    # Open-RS and Open-R1 letter by letter as Tina's code has them, with the line breaks around and the doubled braces:
+    # the model itself writes both think tags, as rewards expect.
     "open-rs": Template(
-        system="A conversation between User and Assistant. The user asks a question, and the Assistant "
+        system="\nA conversation between User and Assistant. The user asks a question, and the Assistant "
         "solves it.\nThe assistant first thinks about the reasoning process in the mind and then provides "
-        "the user with the answer, and put your final answer within \\boxed{} .\n"
+        "the user with the answer, and put your final answer within \\boxed{{}} .\n"
         "The reasoning process and answer are enclosed within <think> </think> and <answer> </answer> tags, "
-        "respectively,\ni.e., <think> reasoning process here </think> <answer> answer here </answer>.\n"
-        "Note that respond by English, NOT use other languages.",
+        "respectively, \ni.e., <think> reasoning process here </think> <answer> answer here </answer>.\n"
+        "Note that respond by English, NOT use other languages.\n",
         opens_think=False,
     ),
     "open-r1": Template(
-        system="You are a helpful AI Assistant that provides well-reasoned and detailed responses.\n"
+        system="\nYou are a helpful AI Assistant that provides well-reasoned and detailed responses.\n"
         "You first think about the reasoning process as an internal monologue and then provide the user "
-        "with the answer.\nRespond in the following format: <think>\n...\n</think>\n<answer>\n...\n</answer>",
+        "with the answer.\nRespond in the following format: <think>\n...\n</think>\n<answer>\n...\n</answer>\n",
         opens_think=False,
+    ),
+    # What lighteval's tasks ask in evaluations of Open-R1, Open-RS and Tina, after OpenAI's simple-evals.
+    "lighteval": Template(
+        "Solve the following math problem efficiently and clearly.  The last line of your response should be of the "
+        "following format: 'Therefore, the final answer is: $\\boxed{ANSWER}$. I hope it is correct' (without quotes) "
+        f"where ANSWER is just the final number or expression that solves the problem. {STEPWISE}\n\n{SLOT}"
+    ),
+    "gpqa": Template(
+        "Answer the following multiple choice question. The last line of your response should be of the following "
+        f"format: 'Answer: $LETTER' (without quotes) where LETTER is one of ABCD. {STEPWISE}\n\n{SLOT}"
     ),
 }
 
@@ -66,6 +81,11 @@ def template_of(name: str) -> Template:
     raise UserError(f"there is no template named {name!r}, and as a text it lacks {SLOT}; {hint}")
 
 
+def wording(data: Data, tokenizer: Any) -> Prompts:
+    """How the problems of a recipe's data block become prompts."""
+    return Prompts(tokenizer, data.template, data.system, data.max_prompt_tokens, data.chat, data.cut_prompts)
+
+
 class Prompts:
     """Turns problems into prompt tokens for one tokenizer; the same problem always gives the same tokens."""
 
@@ -76,11 +96,12 @@ class Prompts:
         system: str | None = None,
         max_tokens: int = 1024,
         chat: bool = True,
+        cut: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._template = template_of(template)
         self._system = self._template.system if system is None else system
-        self._max_tokens = max_tokens
+        self._max_tokens, self._cut = max_tokens, cut
         self._chat = chat and bool(getattr(tokenizer, "chat_template", None))
 
     @property
@@ -113,15 +134,17 @@ class Prompts:
     def fit(self, problems: Sequence[Problem]) -> tuple[list[tuple[Problem, np.ndarray]], dict[str, int]]:
         """The problems whose prompts fit, each with its prompt_ids int32 [T], and counts of the others.
 
-        Counts: `prompts/kept`, `prompts/too_long` (over `max_tokens`; never cut), `prompts/empty` (no token).
+        Counts: `prompts/kept`, of which `prompts/cut` (their last `max_tokens`, where that was asked for),
+        `prompts/too_long` (over `max_tokens`, and left out), `prompts/empty` (no token).
         """
         kept: list[tuple[Problem, np.ndarray]] = []
-        counts = {"prompts/kept": 0, "prompts/too_long": 0, "prompts/empty": 0}
+        counts = {"prompts/kept": 0, "prompts/cut": 0, "prompts/too_long": 0, "prompts/empty": 0}
         for start in range(0, len(problems), CHUNK):
             chunk = problems[start : start + CHUNK]
             for problem, ids in zip(chunk, self._ids(chunk), strict=True):
-                if 0 < len(ids) <= self._max_tokens:
-                    kept.append((problem, ids))
+                if 0 < len(ids) <= self._max_tokens or (self._cut and len(ids)):
+                    kept.append((problem, ids[-self._max_tokens :]))
+                    counts["prompts/cut"] += len(ids) > self._max_tokens
                 else:
                     counts["prompts/too_long" if len(ids) else "prompts/empty"] += 1
         counts["prompts/kept"] = len(kept)

@@ -152,7 +152,7 @@ class Run:
         self.terminal.say(
             f"{counts['prompts/kept']} problems to train on, {counts['held_out/prompts/kept']} held out, "
             f"{counts['data/duplicates'] + counts['data/overlap']} duplicates and {counts['prompts/too_long']} "
-            f"too long left out; template {template}"
+            f"too long left out, {counts['prompts/cut']} prompts cut; template {template}"
         )
         write_json(self.folder / "data.json", {**counts, "template": template})
 

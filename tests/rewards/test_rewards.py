@@ -59,6 +59,30 @@ def test_format_and_tag_count(make_group, text: str, form: float, tags: float):
 
 
 @pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("why\n</think>\n<answer>\n7\n</answer>\n", 1),
+        ("why\n</think>\n\n<answer>7</answer>", 1),
+        ("why\n</think>\nso 7", 0),
+        ("why\n</think>\n<answer>7</answer> or so", 0),
+        ("why\n</think>\n<answer>7</answer><answer>8</answer>", 0),
+        ("why\n</think>\n<answer></answer>", 0),
+        ("why\n</think>\n<answer>7", 0),
+        ("<answer>7</answer>\n</think>\n", 0),
+        ("why</think>\n<answer>7</answer>", 0),
+    ],
+)
+def test_format_with_answer_tags(make_group, text: str, form: float):
+    assert make("format", answer_tags=True).score(make_group("-", [text])) == [form]
+
+
+def test_reasoning_steps_as_their_code_has_them(make_group):
+    """A number counts where the whole text starts, and nowhere else."""
+    group = make_group("---", ["1. a\n2. b\n3. c", "a\n2. b", "First, a\n- b\n2. c"])
+    np.testing.assert_allclose(make("reasoning_steps", every_line=False).score(group), [1 / 3, 0, 2 / 3])
+
+
+@pytest.mark.parametrize(
     ("text", "markers"),
     [
         ("", 0),

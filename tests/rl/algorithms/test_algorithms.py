@@ -266,6 +266,16 @@ def test_denominators(name, options, rows, weight, groups) -> None:
         assert row.weight == pytest.approx(weight(len(row.tokens_T)), rel=1e-12)
 
 
+def test_dr_grpo_by_tokens_is_the_mean_over_a_group_s_tokens_then_over_groups(make_group) -> None:
+    """Tina's code: a micro-batch is a group, its loss the sum over its tokens over their number; a mean of those."""
+    groups = [make_group("a", [1.0, 0.0, 0.5], [3, 5, 2]), make_group("b", [0.0, 1.0, 1.0], [7, 1, 4])]
+    batch = build("dr_grpo", kl=0.04, by_tokens=True).advantages(groups)
+    expected = [1 / 2 / 10] * 3 + [1 / 2 / 12] * 3
+    assert [row.weight for row in batch.rows] == pytest.approx(expected, rel=1e-12)
+    plain = build("dr_grpo", kl=0.04).advantages(groups)
+    assert [r.advantage_T.tolist() for r in batch.rows] == [r.advantage_T.tolist() for r in plain.rows]
+
+
 @pytest.mark.parametrize("name", POLICY_GRADIENTS)
 def test_groups_are_counted(name, groups) -> None:
     stats = build(name, kl=0.0).advantages(groups).stats

@@ -8,6 +8,7 @@ import pytest
 
 from underdog.parts import UserError
 from underdog.rl.data.hub import Hub
+from underdog.rl.data.multiple_choice import MultipleChoice
 from underdog.rl.data.split import load
 
 datasets = pytest.importorskip("datasets")
@@ -50,6 +51,47 @@ def test_the_evaluation_split_is_held_out_and_cleaned_from_training(folder):
     assert {p.prompt for p in found.held_out} == {f"{n}+1?" for n in range(4, 8)}
     assert {p.prompt for p in found.train} == {f"{n}+1?" for n in range(4)}
     assert found.counts["data/overlap"] == 2
+
+
+def test_only_the_columns_asked_for_are_kept(folder):
+    given = {"id": folder, "prompt": "question", "answer_after": "####"}
+    assert {tuple(p.info) for p in Hub(**given, keep=[]).load(0)} == {()}
+    assert Hub(**given, keep=["level"]).load(0)[2].info == {"level": 2}
+    assert Hub(**given, keep=[], source="level").load(0)[2].info == {"source": "2"}
+    assert [p.answer for p in Hub(**given, keep=[]).load(0)] == [p.answer for p in Hub(**given).load(0)]
+
+
+@pytest.fixture
+def quiz(folder, tmp_path):
+    """Questions whose right answer says so."""
+    rows = [
+        {"Question": f"Which one, {n}?", "Right": f"right {n}", **{f"Wrong {i}": f"wrong {n} {i}" for i in (1, 2, 3)}}
+        for n in range(200)
+    ]
+    root = tmp_path / "quiz"
+    root.mkdir()
+    (root / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"id": str(root), "prompt": "Question", "answer": "Right", "wrong": ["Wrong 1", "Wrong 2", "Wrong 3"]}
+
+
+def test_the_right_answer_stands_at_a_place_drawn_by_seed(quiz):
+    problems = MultipleChoice(**quiz).load(0)
+    for number, problem in enumerate(problems):
+        question, empty, *lines = str(problem.prompt).split("\n")
+        assert (question, empty) == (f"Which one, {number}?", "")
+        assert [line[:3] for line in lines] == ["A) ", "B) ", "C) ", "D) "]
+        assert sorted(line[3:] for line in lines) == [f"right {number}", *(f"wrong {number} {i}" for i in (1, 2, 3))]
+        assert [line[0] for line in lines if "right" in line] == [problem.answer]
+    letters = [problem.answer for problem in problems]
+    assert all(30 <= letters.count(letter) <= 70 for letter in "ABCD")  # 200 draws: 50 each, deviation 6
+    assert [p.prompt for p in MultipleChoice(**quiz, keep=[]).load(7)] == [p.prompt for p in problems]
+    others = [p.answer for p in MultipleChoice(**quiz, shuffle_seed=1).load(0)]
+    assert 25 <= sum(a == b for a, b in zip(letters, others, strict=True)) <= 75
+
+
+def test_a_missing_wrong_answer_names_the_columns_found(quiz):
+    with pytest.raises(UserError, match=r"no column Wrong 4 \(data.wrong\); its columns are Question, Right, Wrong 1"):
+        MultipleChoice(**{**quiz, "wrong": ["Wrong 1", "Wrong 4"]}).load(0)
 
 
 def test_a_missing_column_names_those_found(folder):

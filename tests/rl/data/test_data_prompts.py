@@ -1,4 +1,4 @@
-"""Prompts: the tokenizer's own chat template, named wordings, and no prompt ever cut."""
+"""Prompts: the tokenizer's own chat template, named wordings, and no prompt cut unasked."""
 
 from __future__ import annotations
 
@@ -112,6 +112,17 @@ def test_think_tags_are_left_to_the_model_where_the_wording_asks_for_them(name):
     assert Prompts(tokenizer(R1)).text(QUESTION).endswith("<|assistant|><think>\n")
 
 
+def test_tina_s_system_texts_are_letter_by_letter_those_of_its_code():
+    """tina/utils/prompt.py: texts between line breaks; doubled braces, since nothing there formats them."""
+    rs, r1 = TEMPLATES["open-rs"].system or "", TEMPLATES["open-r1"].system or ""
+    assert rs.startswith("\nA conversation between User and Assistant.")
+    assert r" within \boxed{{}} ." in rs
+    assert "tags, respectively, \ni.e., <think> reasoning process here </think>" in rs
+    assert rs.endswith("NOT use other languages.\n")
+    assert r1.startswith("\nYou are a helpful AI Assistant that provides well-reasoned and detailed responses.\nYou")
+    assert r1.endswith(" format: <think>\n...\n</think>\n<answer>\n...\n</answer>\n")
+
+
 def test_every_named_template_holds_the_problem():
     for name in TEMPLATES:
         assert "What is 1+1?" in Prompts(tokenizer(CHAT), template=name).text(QUESTION)
@@ -133,7 +144,15 @@ def test_over_long_prompts_are_left_out_whole_and_counted():
     problems = [Problem(str(n), "x" * n) for n in (0, 1, 5, 6, 7)]
     kept, counts = Prompts(tokenizer(), max_tokens=5).fit(problems)
     assert [(p.id, len(ids)) for p, ids in kept] == [("1", 1), ("5", 5)]
-    assert counts == {"prompts/kept": 2, "prompts/too_long": 2, "prompts/empty": 1}
+    assert counts == {"prompts/kept": 2, "prompts/cut": 0, "prompts/too_long": 2, "prompts/empty": 1}
+
+
+def test_over_long_prompts_are_cut_on_the_left_where_that_is_asked_for():
+    made = tokenizer()
+    problems = [Problem(text, text) for text in ("", "abcde", "abcdef", "abcdefgh")]
+    kept, counts = Prompts(made, max_tokens=5, cut=True).fit(problems)
+    assert [made.decode(ids) for _, ids in kept] == ["abcde", "bcdef", "defgh"]
+    assert counts == {"prompts/kept": 3, "prompts/cut": 2, "prompts/too_long": 0, "prompts/empty": 1}
 
 
 def test_many_problems_get_the_tokens_that_each_gets_alone():
