@@ -20,11 +20,14 @@ def train(recipe: str | PathLike[str], *, resume: bool = False, **overrides: Any
     Raises:
         UserError: bad input. RunError: the run cannot go on; it stays resumable.
     """
-    from .loop import train as run
-    from .made import find_model
+    from .reach import settle
 
     name, tree = read_recipe(str(recipe))
     config = resolve(tree, overrides)
+    settle(config)
+    from .loop import train as run
+    from .made import find_model
+
     return run(config, recipe=name, model=find_model(config.model), resume=resume)
 
 

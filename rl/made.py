@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from ..parts import AbsentError
 from .config import Config, read_recipe, resolve, to_tree
 from .loop import train
 from .runs.files import discard, replacing, write_json
@@ -24,9 +25,7 @@ def find_model(model: str) -> str:
     """
     if not model.startswith(PREFIX):
         return model
-    name, tree = read_recipe(model.removeprefix(PREFIX))
-    config = resolve(tree)
-    folder = cache() / "models" / f"{name}-{_digest(config)}"
+    name, folder, config = _place(model)
     if not _is_made(folder):
         with alone(folder.with_name(f"{folder.name}.lock"), lambda: _say(f"another process makes {model}; waiting")):
             if not _is_made(folder):
@@ -34,9 +33,30 @@ def find_model(model: str) -> str:
     return str(folder)
 
 
+def known_model(model: str) -> str:
+    """As `find_model`, but nothing is made.
+
+    Raises:
+        AbsentError: it is one that a recipe makes, and the cache does not hold it.
+    """
+    if not model.startswith(PREFIX):
+        return model
+    name, folder = _place(model)[:2]
+    if not _is_made(folder):
+        raise AbsentError(f"{model} is not made yet; a run makes it first, by the recipe {name}")
+    return str(folder)
+
+
 def cache() -> Path:
     """Where made models are kept."""
     return Path(os.environ.get("UNDERDOG_CACHE") or Path.home() / ".cache" / "underdog")
+
+
+def _place(model: str) -> tuple[str, Path, Config]:
+    """The recipe that makes a model, the folder where it is kept, and the recipe's configuration."""
+    name, tree = read_recipe(model.removeprefix(PREFIX))
+    config = resolve(tree)
+    return name, cache() / "models" / f"{name}-{_digest(config)}", config
 
 
 def _make(config: Config, name: str, folder: Path) -> None:

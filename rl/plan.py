@@ -8,7 +8,7 @@ from .config import Config
 
 def plan(config: Config, recipe: str) -> str:
     """A few lines on model, data, samples and updates."""
-    r, e = config.rollouts, config.eval
+    r = config.rollouts
     samples = r.problems * r.group
     lines = [
         f"would run recipe {recipe} into {config.out or f'runs/{recipe}-<next free number>'}",
@@ -17,10 +17,17 @@ def plan(config: Config, recipe: str) -> str:
         f"{name_of(r.engine)} {_where(config)}, at most {r.max_tokens} tokens each",
         f"rewards {', '.join(f'{n} x {w.weight:g}' for n, w in config.rewards.items())}, judged by "
         f"{name_of(config.verifier)}, shaping {name_of(config.shaping)}, algorithm {name_of(config.algorithm)}",
-        f"evaluation on {e.problems} held-out problems x {e.n} samples before and after"
-        + (f", smaller every {e.every} steps" if e.every else ""),
+        _evaluation(config),
     ]
     return "\n".join(lines)
+
+
+def _evaluation(config: Config) -> str:
+    """On what the policy is measured, and when."""
+    e = config.eval
+    words = [f"on {e.problems} held-out problems x {e.n} samples before and after"] if e.problems else []
+    words += [f"smaller every {e.every} steps"] if e.every else []
+    return f"evaluation {', '.join(words)}" if words else "no evaluation"
 
 
 def _where(config: Config) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches for the hub; what tries fails at once
 
 settings.register_profile("underdog", deadline=None, derandomize=True)
 settings.load_profile("underdog")

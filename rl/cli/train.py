@@ -10,13 +10,14 @@ RECIPE = Annotated[str, typer.Argument(help="A recipe's name (see `underdog reci
 OVERRIDES = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, such as learner.lr=1e-4.")
 ]
+DRY_RUN = "Print the resolved configuration, try data, prompts, adapter and verifier without weights, and stop."
 
 
 def train(
     recipe: RECIPE,
     overrides: OVERRIDES = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in `out`.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_RUN)] = False,
 ) -> None:
     """Train what a recipe describes, into a run folder of its own."""
     from ..config import parse_overrides, read_recipe, resolve, to_yaml
@@ -24,10 +25,14 @@ def train(
     name, tree = read_recipe(recipe)
     config = resolve(tree, parse_overrides(overrides or []))
     if dry_run:
+        from ..checks import check
         from ..plan import plan
+        from ..reach import settle
 
         typer.echo(to_yaml(config))
         typer.echo(plan(config, name))
+        settle(config)
+        check(config, typer.echo)
         return
     if resume and config.out is None:
         from ...parts import UserError

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...parts import UserError, nearest
+from ...parts import AbsentError, UserError, nearest
 from ..runs.files import replacing
 from .tokenizer import build_tokenizer
 
@@ -87,10 +87,32 @@ def load_tokenizer(name: str) -> Any:
     try:
         tokenizer = kind.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise UserError(_not_found(name, error)) from error
+        raise AbsentError(_not_found(name, error)) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def skeleton(name: str) -> nn.Module:
+    """The model `name` without weights, on torch's meta device: what can be known of its architecture.
+
+    Raises:
+        UserError: as `load_base`.
+    """
+    if name.startswith(PREFIX):
+        spec = read_shape(name.removeprefix(PREFIX))
+        architecture, config = _architecture(spec, build_tokenizer(spec["tokenizer"]))
+        with torch.device("meta"):
+            return architecture(config)
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    _check_folder(name)
+    try:
+        config = AutoConfig.from_pretrained(name)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError) as error:
+        raise AbsentError(_not_found(name, error)) from error
 
 
 @contextmanager
@@ -121,23 +143,28 @@ def _from_pretrained(name: str, dtype: torch.dtype, extra: dict[str, Any]) -> Ba
         with without_bars() if Path(name).is_dir() else nullcontext():
             model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **extra)
     except (OSError, ValueError) as error:
-        raise UserError(_not_found(name, error)) from error
+        raise AbsentError(_not_found(name, error)) from error
     return Base(model, tokenizer)
 
 
 def _from_shape(name: str, seed: int) -> Base:
     """Random weights that depend on the shape and the seed only."""
-    import transformers
-
     spec = read_shape(name)
     tokenizer = build_tokenizer(spec["tokenizer"])
-    architecture = getattr(transformers, spec["architecture"])
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-    config = architecture.config_class(**{"vocab_size": len(tokenizer), **spec["config"], **ends})
+    architecture, config = _architecture(spec, tokenizer)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model: nn.Module = architecture(config)
     return Base(model, tokenizer)
+
+
+def _architecture(spec: dict[str, Any], tokenizer: Any) -> tuple[Any, Any]:
+    """The class of a shape's model, and the configuration from which it is made."""
+    import transformers
+
+    architecture = getattr(transformers, spec["architecture"])
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+    return architecture, architecture.config_class(**{"vocab_size": len(tokenizer), **spec["config"], **ends})
 
 
 def read_shape(name: str) -> dict[str, Any]:
@@ -166,7 +193,7 @@ def _check_folder(name: str) -> None:
         if not (path / "config.json").is_file():
             raise UserError(f"model: the folder {name} holds no config.json; give a Hugging Face model folder")
     elif looks_local:
-        raise UserError(f"model: there is no folder {name}; give a model folder or a Hugging Face id")
+        raise AbsentError(f"model: there is no folder {name}; give a model folder or a Hugging Face id")
 
 
 def _not_found(name: str, error: Exception) -> str:
