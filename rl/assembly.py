@@ -25,6 +25,7 @@ from .runs.files import replacing
 from .runs.folder import Run
 from .runs.held_out_loss import HeldOutLoss, solutions
 from .sampling import Prompt
+from .turning import TurningWatch
 from .updates.tracker import Tracker
 from .vocabulary import choose_words, with_words
 
@@ -51,6 +52,7 @@ class Parts:
     tracker: Tracker
     held_out: list[Prompt]
     collapse: CollapseWatch
+    turning: TurningWatch
 
     @property
     def states(self) -> dict[str, Any]:
@@ -60,6 +62,7 @@ class Parts:
             "algorithm": self.algorithm,
             "collection": self.collection,
             "collapse": self.collapse,
+            "turning": self.turning,
         }
 
     def close(self) -> None:
@@ -202,6 +205,7 @@ def assemble(run: Run, model: str) -> Parts:
         Tracker(learner, tracked, run.clock),
         problems.held_out,
         CollapseWatch(config.collapse, verifier, run.terminal.warn),
+        TurningWatch(config.turning, run.terminal.say),
     )
 
 

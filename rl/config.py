@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
@@ -26,6 +26,7 @@ from .learner.options import LearnerOptions
 from .own import own_reward, own_verifier
 from .runs.metrics import TrackerName
 from .suggestions import explain
+from .turning import Turning
 
 NULL = "tag:yaml.org,2002:null"
 OWN_REWARD = re.compile(r"rewards\.(?P<name>.+\.py:[A-Za-z_]\w*)(?P<rest>(?:\.\w+)*)")
@@ -99,8 +100,14 @@ class Checkpoints(Options):
 
     every: int = Field(default=10, ge=1)
     """Steps between checkpoints; the last step always has one."""
-    keep: int = Field(default=2, ge=1)
-    """Newest checkpoints to keep; the best is kept besides."""
+    keep: Annotated[int, Field(ge=1)] | Literal["turning-point"] = 2
+    """Newest checkpoints to keep; the best is kept besides. `turning-point` keeps the newest two, the best, and of each
+    turning point (see `turning`) the one at it or the last before it."""
+
+    @property
+    def newest(self) -> int:
+        """How many of the newest are kept."""
+        return 2 if self.keep == "turning-point" else self.keep
 
 
 class Tracking(Options):
@@ -177,6 +184,7 @@ class Config(Options):
     eval: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
     collapse: Collapse = Collapse()
+    turning: Turning = Turning()
     trackers: list[TrackerName] = Field(default_factory=list)
     """Where metrics go besides metrics.jsonl."""
 
@@ -270,7 +278,13 @@ def resolve(tree: Mapping[str, Any], overrides: Mapping[str, Any] | None = None)
     Raises:
         UserError: an unknown key (with the nearest right one), or a value of the wrong kind.
     """
-    return _share_max_tokens(filled(Config, tree, overrides or {}))
+    config = _share_max_tokens(filled(Config, tree, overrides or {}))
+    if config.checkpoint.keep == "turning-point" and config.turning.reward not in config.rewards:
+        raise UserError(
+            f"checkpoint.keep=turning-point watches the reward {config.turning.reward!r}, which this recipe does not "
+            f"have: add it to rewards, or set turning.reward to one of {', '.join(config.rewards)}"
+        )
+    return config
 
 
 def filled(model: type[Filled], tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> Filled:

@@ -63,11 +63,11 @@ def learn(run: Run, parts: Parts) -> dict[str, Any]:
         with clock("update"):
             stats = learner.update(batch, algorithm.loss, step, needs) if batch.rows else {"updates/empty": 1.0}
         idle = watch(run, groups, batch, idle)
-        stats |= parts.collapse.take(groups)
+        stats |= parts.collapse.take(groups) | parts.turning.take(step, groups)
         stats = {**collection.stats, **scoring.metrics(groups), **batch.stats, **stats, **tracker.after(step)}
         stats |= evaluate_online(run, parts, step)
         run.record(step, version, groups, stats, parts.states, tracker)
-    return run.finish(base, evaluate(run, parts, "final"))
+    return run.finish(base, evaluate(run, parts, "final"), parts.turning.turns)
 
 
 def watch(run: Run, groups: list[Group], batch: Batch, idle: int) -> int:

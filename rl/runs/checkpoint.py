@@ -6,7 +6,7 @@ A checkpoint is three states, the learner's, the algorithm's and the collection'
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,13 @@ def prune(folder: Path, keep: set[int]) -> None:
     for step in steps(folder):
         if step not in keep:
             discard(folder / f"step_{step}")
+
+
+def kept(folder: Path, newest: int, anchors: Iterable[int] = ()) -> set[int]:
+    """The steps of the `newest` checkpoints, of the best, and for each anchor the last one at or before it."""
+    known, noted = steps(folder), best(folder)
+    before = [[step for step in known if step <= anchor][-1:] for anchor in anchors]
+    return {*known[-newest:], *(step for last in before for step in last), *([noted["step"]] if noted else [])}
 
 
 def mark_best(folder: Path, step: int, metric: str, value: float) -> None:

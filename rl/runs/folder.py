@@ -27,9 +27,10 @@ from .samples import sample_rows
 from .terminal import Terminal
 
 if TYPE_CHECKING:
+    from ..turning import Turn
     from ..updates.tracker import Tracker
 
-MAY_CHANGE = ("steps", "checkpoint", "eval", "collapse", "trackers", "out")
+MAY_CHANGE = ("steps", "checkpoint", "eval", "collapse", "turning", "trackers", "out")
 """Keys to which a resume may give another value: how long a run goes on and how it is watched, not what it does."""
 
 
@@ -134,9 +135,9 @@ class Run:
         parts["learner"].save_adapter(self.folder / "adapters" / f"v{step}")
         tracker.save(self.folder / "updates" / f"step_{step}")
         checkpoint.save(self.checkpoints, checkpoint.Checkpoint(step, learner["tensors"], state))
-        best = checkpoint.best(self.checkpoints)
-        keep = set(checkpoint.steps(self.checkpoints)[-self.config.checkpoint.keep :])
-        keep |= {best["step"]} if best else set()
+        options = self.config.checkpoint
+        anchors = parts["turning"].anchors if options.keep == "turning-point" else ()
+        keep = checkpoint.kept(self.checkpoints, options.newest, anchors)
         checkpoint.prune(self.checkpoints, keep)
         for path in (self.folder / "adapters").glob("v*"):
             if int(path.name[1:]) not in keep:
@@ -172,7 +173,9 @@ class Run:
         measured = {key: x for key, x in value.items() if key.startswith("pass@")} | evaluation.figures(tally.report)
         return {f"eval/held_out/{key}": x for key, x in measured.items()}
 
-    def finish(self, base: evaluation.Tally | None, final: evaluation.Tally | None) -> dict[str, Any]:
+    def finish(
+        self, base: evaluation.Tally | None, final: evaluation.Tally | None, turns: Sequence[Turn] = ()
+    ) -> dict[str, Any]:
         """Write summary.json and return it."""
         summary: dict[str, Any] = {
             "recipe": self.recipe,
@@ -185,6 +188,7 @@ class Run:
             "final": evaluation.summarise(final) if final else None,
             "change": evaluation.change(base, final) if base and final else None,
             "best": checkpoint.best(self.checkpoints),
+            "turning_points": [turn.to_json() for turn in turns],
             "versions": installed_versions(),
         }
         write_json(self.folder / "summary.json", summary)
@@ -280,7 +284,7 @@ def _check_resume(folder: Path, config: Config) -> None:
     if changed:
         raise UserError(
             f"the run in {folder} was started with another {', '.join(changed)}; resume it with the same "
-            "configuration (only steps, checkpoint, eval, collapse and trackers may differ), or start a new run"
+            "configuration (only steps, checkpoint, eval, collapse, turning, trackers may differ), or start a new run"
         )
     if config.steps < (done := _done(folder)):
         raise UserError(f"the run in {folder} has done {done} steps; steps={config.steps} is less")

@@ -94,6 +94,11 @@ class Run:
         points = [(step, value) for step, value in points if math.isfinite(value)]
         return [step for step, _ in points], [value for _, value in points]
 
+    @property
+    def turns(self) -> list[tuple[int, int]]:
+        """Turning points: updates done when each began, and the step at which it was seen."""
+        return [(int(step), seen) for seen, step in zip(*self.series("turning/step"), strict=True)]
+
     def passes(self, which: Literal["base", "final"]) -> tuple[PassAt, ...]:
         """pass@N of the base, or of the trained model: the summary's, else the newest evaluation's."""
         if self.summary is not None and isinstance(self.summary.get(which), Mapping):

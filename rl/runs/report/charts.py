@@ -111,6 +111,22 @@ def family_charts(runs: Sequence[Run], family: Family) -> list[Chart]:
     return charts
 
 
+def with_turns(charts: Sequence[Chart], runs: Sequence[Run]) -> list[Chart]:
+    """Charts over the steps of a single run with a line at each of its turning points (see rl/turning.py)."""
+    turns = runs[0].turns if len(runs) == 1 else []
+    if not turns:
+        return list(charts)
+    line = {"color": NEUTRAL, "width": 1.5, "dash": "dash"}
+    shapes = [{"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": t, "x1": t, "line": line} for t, _ in turns]
+    note = f"Dashed: the turning point, after {', '.join(str(step) for step, _ in turns)} updates."
+    marked = []
+    for chart in charts:
+        figure = {**chart.figure, "layout": {**chart.figure["layout"], "shapes": shapes}}
+        keys = chart.keys | {"turning/step"}
+        marked.append(replace(chart, figure=figure, note=f"{chart.note} {note}".strip(), keys=keys))
+    return marked
+
+
 def pass_curves(runs: Sequence[Run]) -> list[Chart]:
     """pass@N of base and trained model over N (log2 axis), and its paired change, with 95 % bands."""
     traces: list[dict[str, Any]] = []

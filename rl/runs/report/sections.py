@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..reading import PassAt, Run, is_number
-from .charts import Family, evaluation_charts, family_charts, pass_curves, short
+from .charts import Family, evaluation_charts, family_charts, pass_curves, short, with_turns
 from .figures import interval
 from .page import Section, h, table_html
 from .reported import reported
@@ -52,7 +52,16 @@ COMPLETIONS = (
         labels={"top_share": "most frequent, of the valid", "invalid": "invalid, of all"},
     ),
     Family("Reasons of verdicts", r"verify/reason/(.+)", percent=True, note="Share of all samples."),
+    Family(
+        "On the way to a turning point",
+        r"turning/(reward|length)",
+        percent=True,
+        smooth=False,
+        note="How far each has left its own past, of what makes a turn: that takes both.",
+    ),
 )
+TURNING = ("reward", "completions")
+"""Sections in whose charts turning points are drawn."""
 POLICY = (
     Family("Entropy", "entropy", "nats a token"),
     Family("KL to the reference", "kl", "nats a token"),
@@ -165,6 +174,7 @@ def evaluation(runs: Sequence[Run]) -> Section | None:
 def _families(id: str, title: str, families: Iterable[Family]) -> Callable[[Sequence[Run]], Section | None]:
     def section(runs: Sequence[Run]) -> Section | None:
         charts = [chart for family in families for chart in family_charts(runs, family)]
+        charts = with_turns(charts, runs) if id in TURNING else charts
         return Section(id, title, charts=tuple(charts)) if charts else None
 
     return section
@@ -275,6 +285,7 @@ def _facts(run: Run) -> dict[str, str]:
         "Time": duration(summary["seconds"]) if isinstance(summary.get("seconds"), int | float) else None,
         "Tokens": f"{summary['tokens']:,.0f}" if isinstance(summary.get("tokens"), int | float) else None,
         "Best checkpoint": _best(summary.get("best")),
+        "Turning point": ", ".join(f"after {step} updates (seen at step {seen})" for step, seen in run.turns),
     }
     shown = {"Status": _status(run)}
     shown |= {label: h(value) for label, value in facts.items() if value not in (None, "")}
