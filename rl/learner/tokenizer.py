@@ -1,4 +1,4 @@
-"""Tokenizers for models that have none: one token a character, a byte, or a word of the text they are trained on."""
+"""Tokenizers for models that have none: one token a character, a byte, a word that is listed or learnt."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ PLAIN_CHAT = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
 def build_tokenizer(spec: dict[str, Any] | str) -> Any:
-    """`{"characters": "0123…", "words": [...]}`, `"bytes"` or `{"vocabulary": [...]}`: a tokenizer of transformers
-    with end and padding tokens.
+    """`{"characters": "0123…", "words": [...]}`, `"bytes"`, `{"tokens": [...]}` or `{"vocabulary": [...]}`: a tokenizer
+    of transformers with end and padding tokens.
 
-    A vocabulary is of lower-case words and marks, white space apart. The chat template is the messages' bare text.
+    Tokens are words as they stand, with white space between; a vocabulary is of lower-case words and marks, white space
+    apart. The chat template is the messages' bare text.
 
     Raises:
         UserError: the vocabulary is still a number, that of words to take from the text of a training.
@@ -30,6 +31,11 @@ def build_tokenizer(spec: dict[str, Any] | str) -> Any:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)  # type: ignore
         tokenizer.decoder = decoders.ByteLevel()  # type: ignore
         special = {"eos_token": END, "pad_token": PAD}
+    elif "tokens" in spec:
+        listed = [PAD, END, UNKNOWN, *spec["tokens"]]  # type: ignore[index]
+        tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(listed)}, unk_token=UNKNOWN))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore
+        special = {"eos_token": END, "pad_token": PAD, "unk_token": UNKNOWN}
     elif "vocabulary" in spec:
         if isinstance(spec["vocabulary"], int):  # type: ignore[index]
             raise UserError("this shape takes its words from its training text: train it by a recipe first")

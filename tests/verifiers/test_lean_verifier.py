@@ -311,7 +311,7 @@ def test_resting_on_another_member_shows() -> None:
 
 @pytest.mark.slow
 def test_lean_is_told_to_elaborate_in_turn_where_it_knows_the_option(real: SimpleNamespace, tmp_path: Path) -> None:
-    assert toolchain_module.IN_TURN in real.verifier._toolchain().command.options
+    assert {toolchain_module.IN_TURN, toolchain_module.TO_THE_END} == set(real.verifier._toolchain().command.options)
     stated = {b"olean\x02\x014.20.0": (4, 20), b"olean\x02\x00v4.9.1": (4, 9), b"olean\x01" + b"0" * 40: (), b"": ()}
     for header, version in stated.items():
         (tmp_path / "Init.olean").write_bytes(header)

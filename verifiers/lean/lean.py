@@ -15,6 +15,7 @@ from ..base import Verifier
 from . import sandbox
 from .batch import Command, Compiled, compile_all
 from .certificate import Statement, StatementError, certify
+from .ledger import Ledger
 from .lexer import MAX_LENGTH
 from .olean import OleanError
 from .reader import Reader
@@ -76,12 +77,15 @@ class Lean(Verifier):
     """The certificate from which on a proof counts: declarations, replayed, or auto, the best at hand."""
     scan: bool = True
     """Refuse by the scan what no honest proof needs. Off is for measuring: then nothing short of a replay earns."""
+    cache: str = ""
+    """File that remembers verdicts from one run to the next, and that runs may share; default: none."""
 
     _found: Toolchain | None = PrivateAttr(default=None)
     _version: str | None = PrivateAttr(default=None)
     _repls: Repls | None = PrivateAttr(default=None)
     _references: dict[Task, _Reference] = PrivateAttr(default_factory=dict)
     _verdicts: dict[Submission, Verdict] = PrivateAttr(default_factory=dict)
+    _ledger: Ledger | None = PrivateAttr(default=None)
 
     def judge_all(self, submissions: Sequence[tuple[Problem, str]]) -> list[Verdict]:
         """Verdicts in order, fit to be rewarded: with the scan off, only a replayed proof is right."""
@@ -96,7 +100,7 @@ class Lean(Verifier):
         With the scan off and no replay, `proved` is a measurement: what it rests on may be an unchecked declaration.
         """
         new = [row for row in dict.fromkeys(rows) if row not in self._verdicts]
-        judged = dict(zip(new, self._judge(new), strict=True))
+        judged = self._judge_new(new)
         found = [judged.get(row) or self._verdicts[row] for row in rows]
         self._verdicts.update({row: verdict for row, verdict in judged.items() if verdict.reason in _LASTING})
         while len(self._verdicts) > MAX_CACHED:
@@ -156,6 +160,30 @@ class Lean(Verifier):
         have = self._version
         if have.split(".")[:2] != wanted.split(".")[:2]:
             raise UnavailableError(f"the statement is for Lean {wanted}, this is {have or 'a Lean of unknown version'}")
+
+    def _judge_new(self, rows: Sequence[Submission]) -> dict[Submission, Verdict]:
+        """Verdicts on rows that this process has not judged; the ledger, where there is one, is asked first."""
+        if not self.cache:
+            return dict(zip(rows, self._judge(rows), strict=True))
+        try:
+            ledger = self._ledger = self._ledger or Ledger(self.cache, self._described())
+        except UnavailableError as error:
+            return {row: _ungraded(str(error)) for row in rows}
+        known = ledger.known(rows)
+        left = [row for row in rows if row not in known]
+        judged = dict(zip(left, self._judge(left), strict=True))
+        ledger.keep({row: verdict for row, verdict in judged.items() if verdict.reason in _LASTING})
+        return known | judged
+
+    def _described(self) -> dict[str, object]:
+        """What a verdict that is remembered depends on, beside the submission.
+
+        Raises:
+            UnavailableError: there is no such command or project.
+        """
+        found = self._toolchain()
+        options = self.model_dump(include={"project", "heartbeats", "threshold", "scan"})
+        return {**options, "command": list(found.command.words), "lean": found.version()}
 
     def _judge(self, rows: Sequence[Submission]) -> list[Verdict]:
         verdicts = {row: verdict for row in rows if (verdict := self._refused(row)) is not None}

@@ -26,6 +26,10 @@ IN_TURN = "-DElab.async=false"
 last has begun, and holds the memory of all at once."""
 _IN_TURN_SINCE = (4, 20)
 """The first Lean that surely knows that option, and elaborates out of turn without it; older ones refuse to start."""
+TO_THE_END = "-DmaxErrors=1000000"
+"""Else Lean gives up a file at its hundredth error, with proofs in it that it has not come to."""
+_TO_THE_END_SINCE = (4, 25)
+"""The first Lean that surely knows that option; older ones refuse to start."""
 
 
 class UnavailableError(Exception):
@@ -88,8 +92,9 @@ def toolchain(command: str, project: str, asked: Command) -> Toolchain:
     prefix, library = (_answer(called, option) for option in ("--print-prefix", "--print-libdir"))
     own = environment.get("LEAN_PATH", os.environ.get("LEAN_PATH", ""))
     folders = tuple(Path(folder) for folder in (*own.split(os.pathsep), library) if folder)
-    if _version_of(Path(library)) >= _IN_TURN_SINCE:
-        called = replace(called, options=(IN_TURN,))
+    since = {IN_TURN: _IN_TURN_SINCE, TO_THE_END: _TO_THE_END_SINCE}
+    stated = _version_of(Path(library))
+    called = replace(called, options=tuple(option for option, version in since.items() if stated >= version))
     tool = find(prefix, environment.get("PATH", os.environ.get("PATH")))
     found = Toolchain(called, folders, tool)
     if tool is None:
