@@ -41,6 +41,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
+from .gpu.device import takes
+
 # Logits alive at once, in elements. Each block of tokens reads the whole head anew, so below some 200 tokens (at a
 # vocabulary of 150,000) the matrix products wait for memory; above, more memory buys little time. Two float32
 # buffers of this size, and one in the hidden states' dtype if that is narrower, make 256 and 320 MiB.
@@ -103,8 +105,8 @@ def token_logprobs(
             raise ValueError(f"{name} must be above 0 and finite, got {number}")
     if entropy_grad and not entropy:
         raise ValueError("entropy_grad=True needs entropy=True")
-    head = _Head(weight_VH.detach(), None if bias_V is None else bias_V.detach(), 1 / temperature, softcap)
-    want = _Want(entropy, entropy_grad, rivals, slopes=torch.is_grad_enabled() and hidden_TH.requires_grad)
+    head = Head(weight_VH.detach(), None if bias_V is None else bias_V.detach(), 1 / temperature, softcap)
+    want = Want(entropy, entropy_grad, rivals, slopes=torch.is_grad_enabled() and hidden_TH.requires_grad)
     return TokenLogprobs._make(_TokenLogprobs.apply(hidden_TH, weight_VH, bias_V, tokens_T.long(), head, want))
 
 
@@ -139,7 +141,7 @@ def _check_tensors(hidden_TH: Tensor, weight_VH: Tensor, tokens_T: Tensor, bias_
 
 
 @dataclass(frozen=True)
-class _Want:
+class Want:
     """What to compute beside the log-probabilities. `slopes`: the gradients in the hidden states, for later."""
 
     entropy: bool
@@ -149,7 +151,7 @@ class _Want:
 
 
 @dataclass(frozen=True)
-class _Head:
+class Head:
     """The way from hidden states to logits. `scale` is one over the temperature."""
 
     weight_VH: Tensor
@@ -172,12 +174,12 @@ class _Head:
 
     def slope(self, tokens_T: Tensor, bend_T: Tensor | None) -> Tensor:
         """The gradient of one logit a token in its hidden state, over `scale`; in the wide dtype [T, H]."""
-        row_TH = self.weight_VH[tokens_T].to(_wide(self.weight_VH.dtype))
+        row_TH = self.weight_VH[tokens_T].to(wide(self.weight_VH.dtype))
         return row_TH if bend_T is None else row_TH * bend_T[:, None]
 
     def chosen(self, hidden_TH: Tensor, tokens_T: Tensor) -> tuple[Tensor, Tensor | None]:
         """The chosen tokens' logits, as exact as float32 has them, and what `finish_` gives for these."""
-        z_T = (hidden_TH * self.weight_VH[tokens_T].to(_wide(hidden_TH.dtype))).sum(-1)
+        z_T = (hidden_TH * self.weight_VH[tokens_T].to(wide(hidden_TH.dtype))).sum(-1)
         return z_T, self.finish_(z_T, None if self.bias_V is None else self.bias_V[tokens_T])
 
 
@@ -188,9 +190,9 @@ class _Scratch:
     """
 
     def __init__(self, rows: int, columns: int, like: Tensor) -> None:
-        wide = _wide(like.dtype)
-        self.z = like.new_empty(rows, columns, dtype=wide)
-        self.narrow = None if like.dtype == wide else like.new_empty(rows, columns)
+        dtype = wide(like.dtype)
+        self.z = like.new_empty(rows, columns, dtype=dtype)
+        self.narrow = None if like.dtype == dtype else like.new_empty(rows, columns)
 
     def product(self, left: Tensor, right: Tensor) -> Tensor:
         """left @ right, in `z`."""
@@ -206,7 +208,8 @@ class _Scratch:
         return values if self.narrow is None else self.narrow[: len(values)].copy_(values)
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """That of all between the matrix products."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -227,7 +230,7 @@ def _blocks(length: int, width: int) -> list[slice]:
     return [slice(start, min(start + step, length)) for start in range(0, max(1, length), max(1, step))]
 
 
-class _Reading(NamedTuple):
+class Reading(NamedTuple):
     """What a pass over the logits gives: numbers a token, and their gradients in the hidden state (the slopes)."""
 
     logp_T: Tensor
@@ -240,12 +243,16 @@ class _Reading(NamedTuple):
     rival_slope_TH: Tensor | None = None
 
 
-def _read(head: _Head, hidden_TH: Tensor, tokens_T: Tensor, want: _Want) -> _Reading:
+def _read(head: Head, hidden_TH: Tensor, tokens_T: Tensor, want: Want) -> Reading:
+    if takes(hidden_TH):
+        from .gpu.logprob import read
+
+        return read(head, hidden_TH, tokens_T, want)
     blocks = _blocks(len(hidden_TH), len(head.weight_VH))
     scratch = _Scratch(blocks[0].stop, len(head.weight_VH), hidden_TH)
     r_TV = torch.empty_like(scratch.z)
     parts = [_read_block(head, hidden_TH[rows], tokens_T[rows], want, scratch, r_TV) for rows in blocks]
-    return _Reading._make(_joined(column) for column in zip(*parts, strict=True))
+    return Reading._make(_joined(column) for column in zip(*parts, strict=True))
 
 
 def _joined(column: tuple[Tensor | None, ...]) -> Tensor | None:
@@ -254,8 +261,8 @@ def _joined(column: tuple[Tensor | None, ...]) -> Tensor | None:
 
 
 def _read_block(
-    head: _Head, hidden_TH: Tensor, tokens_T: Tensor, want: _Want, scratch: _Scratch, r_buffer_TV: Tensor
-) -> _Reading:
+    head: Head, hidden_TH: Tensor, tokens_T: Tensor, want: Want, scratch: _Scratch, r_buffer_TV: Tensor
+) -> Reading:
     """`_read` for one block of tokens; letters as in the module's docstring."""
     z_T, bend_T = head.chosen(hidden_TH, tokens_T)
     z_TV = scratch.product(hidden_TH, head.weight_VH.t())
@@ -294,7 +301,7 @@ def _read_block(
         apart_TH = head.slope(rival_T, rival_bend_T) - head.slope(tokens_T, bend_T)
         rival_slope_TH = logp_slope_TH.add(apart_TH, alpha=head.scale)
     numbers = logp_T, lse_T, entropy_T, rival_logp_T, rival_T
-    return _Reading(*numbers, logp_slope_TH, entropy_slope_TH, rival_slope_TH)
+    return Reading(*numbers, logp_slope_TH, entropy_slope_TH, rival_slope_TH)
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -305,8 +312,8 @@ class _TokenLogprobs(torch.autograd.Function):
         weight_VH: Tensor,
         bias_V: Tensor | None,
         tokens_T: Tensor,
-        head: _Head,
-        want: _Want,
+        head: Head,
+        want: Want,
     ) -> tuple[Tensor | None, ...]:
         with torch.autocast(hidden_TH.device.type, enabled=False):
             reading = _read(head, hidden_TH, tokens_T, want)
@@ -324,13 +331,13 @@ class _TokenLogprobs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *sent: Tensor | None) -> tuple[Tensor | None, ...]:
         slopes, for_head = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
-        head: _Head = ctx.head
+        head: Head = ctx.head
         hidden_grad_TH = weight_grad_VH = bias_grad_V = None
         if ctx.needs_input_grad[0]:
             hidden_grad_TH = _scaled_sum(zip(sent, slopes, strict=True), head.weight_VH.dtype)
         if for_head:
             hidden_TH, tokens_T, *numbers, _, _ = for_head
-            reading = _Reading(*numbers)
+            reading = Reading(*numbers)
             with torch.autocast(hidden_TH.device.type, enabled=False):
                 weight_grad_VH, bias_grad_V = _head_grads(
                     head, hidden_TH, tokens_T, reading, sent, ctx.needs_input_grad[1:3]
@@ -345,21 +352,55 @@ def _scaled_sum(sent: Iterable[tuple[Tensor | None, Tensor]], dtype: torch.dtype
 
 
 def _head_grads(
-    head: _Head,
+    head: Head,
     hidden_TH: Tensor,
     tokens_T: Tensor,
-    reading: _Reading,
+    reading: Reading,
     sent: tuple[Tensor | None, ...],
     trained: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of the weight and the bias: the logits once more, a block of the vocabulary at a time.
+    """Gradients of the weight and the bias: the logits once more, a block of the vocabulary at a time."""
+    terms = _head_terms(head, tokens_T, reading, sent)
+    if takes(hidden_TH):
+        from .gpu.logprob import head_grads
 
-    `sent` is what the loss sends down for the log-probs, the entropies and the rivals' log-probs.
-    """
+        return head_grads(head, hidden_TH, terms, trained)
     blocks = _blocks(len(head.weight_VH), len(hidden_TH))
     scratch = _Scratch(blocks[0].stop, len(hidden_TH), hidden_TH)
     weight_grad_VH = torch.empty_like(head.weight_VH) if trained[0] else None
     bias_grad_V = torch.empty_like(head.bias_V) if trained[1] and head.bias_V is not None else None
+    for rows in blocks:
+        grad_VT = scratch.product(head.weight_VH[rows], hidden_TH.t())
+        bend_VT = head.finish_(grad_VT, None if head.bias_V is None else head.bias_V[rows, None])
+        log_p_VT = grad_VT.sub_(terms.lse_T)
+        factor = terms.constant_T
+        if terms.linear_T is not None:
+            factor = torch.addcmul(factor, log_p_VT, terms.linear_T)
+        grad_VT = log_p_VT.exp_().mul_(factor)
+        for place_T, new_T in terms.places:
+            _put_(grad_VT, place_T - rows.start, new_T)
+        if bend_VT is not None:
+            grad_VT.mul_(bend_VT)
+        if bias_grad_V is not None:
+            bias_grad_V[rows] = grad_VT.sum(1)
+        if weight_grad_VH is not None:
+            weight_grad_VH[rows] = _product(scratch.operand(grad_VT), hidden_TH)
+    return weight_grad_VH, bias_grad_V
+
+
+class HeadTerms(NamedTuple):
+    """The gradient in the logits, times the scale: p (constant + linear log p), save at `places`."""
+
+    lse_T: Tensor
+    constant_T: Tensor
+    linear_T: Tensor | None
+    """None for 0 everywhere."""
+    places: list[tuple[Tensor, Tensor]]
+    """Ids, -1 for nowhere, and the gradients in their logits: of the chosen tokens, and of the rivals if there are."""
+
+
+def _head_terms(head: Head, tokens_T: Tensor, reading: Reading, sent: tuple[Tensor | None, ...]) -> HeadTerms:
+    """`sent` is what the loss sends down for the log-probs, the entropies and the rivals' log-probs."""
     # In a logit: g (1{v = y} - p_v), likewise for the rival, and for the entropy, with its own g, -g p_v (log p_v +
     # entropy).
     none_T = torch.zeros_like(reading.logp_T)
@@ -380,21 +421,7 @@ def _head_grads(
     if reading.rival_T is not None and reading.rival_logp_T is not None:
         # Nowhere (-1) where the loss leaves the rival alone: all there is bit for bit as without rivals.
         places.append((reading.rival_T.where(rival_g_T != 0, -1), named(reading.rival_logp_T, rival_g_T, g_T)))
-    for rows in blocks:
-        grad_VT = scratch.product(head.weight_VH[rows], hidden_TH.t())
-        bend_VT = head.finish_(grad_VT, None if head.bias_V is None else head.bias_V[rows, None])
-        log_p_VT = grad_VT.sub_(reading.lse_T)
-        factor = constant_T if linear_T is None else torch.addcmul(constant_T, log_p_VT, linear_T)
-        grad_VT = log_p_VT.exp_().mul_(factor)
-        for place_T, new_T in places:
-            _put_(grad_VT, place_T - rows.start, new_T)
-        if bend_VT is not None:
-            grad_VT.mul_(bend_VT)
-        if bias_grad_V is not None:
-            bias_grad_V[rows] = grad_VT.sum(1)
-        if weight_grad_VH is not None:
-            weight_grad_VH[rows] = _product(scratch.operand(grad_VT), hidden_TH)
-    return weight_grad_VH, bias_grad_V
+    return HeadTerms(reading.lse_T, constant_T, linear_T, places)
 
 
 def _put_(values_VT: Tensor, row_T: Tensor, new_T: Tensor) -> None:
