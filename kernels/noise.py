@@ -9,7 +9,7 @@ the seed before each of its two rounds) gives the integer
 the sum of twenty coins and two uniforms that fill the gaps between their sums. Its mean is 0 and its variance 21162.5,
 both exactly; it is symmetric, its excess kurtosis is -0.094 and its largest value 4.8 standard deviations; its
 distribution function is within 0.004 of the Gaussian's. An entry is float32(k) times its row's scale, in float32: the
-compiled form for CPUs and the plain one for every device give the same bits.
+compiled forms for CPUs and GPUs and the plain one for every device give the same bits.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+
+from .gpu.device import takes
 
 DEVIATION = math.sqrt(64**2 * 20 / 4 + 2 * (64**2 - 1) / 12)
 """The standard deviation of k."""
@@ -37,8 +39,18 @@ class Noise(NamedTuple):
     columns: int
     """Of the whole matrix, whose entries number below 2**32."""
 
-    def added(self, part: Tensor, top: int = 0, left: int = 0) -> Tensor:
-        """A part of the matrix, from row `top` and column `left` on, plus its noise: float32, or wider as `part` is."""
+    def added(self, part: Tensor, top: int = 0, left: int = 0, dtype: torch.dtype | None = None) -> Tensor:
+        """A part of the matrix, from row `top` and column `left` on, plus its noise.
+
+        The sum is float32, or wider as `part` is; it leaves so, or rounded once to `dtype`.
+        """
+        if takes(part):
+            wide = torch.promote_types(part.dtype, torch.float32)
+            return self._sum(part, part.new_empty(part.shape, dtype=dtype or wide), top, left)
+        total = self._added(part, top, left)
+        return total if dtype is None else total.to(dtype)
+
+    def _added(self, part: Tensor, top: int, left: int) -> Tensor:
         if part.device.type == "cpu" and part.dtype == torch.float32 and part.is_contiguous():
             return self._compiled_sum(part, torch.empty_like(part), top, left)
         wide = torch.promote_types(part.dtype, torch.float32)
@@ -46,6 +58,8 @@ class Noise(NamedTuple):
 
     def add_(self, part: Tensor, top: int = 0, left: int = 0) -> Tensor:
         """The same in place; `part` is float32 or wider, its rows contiguous."""
+        if takes(part):
+            return self._sum(part, part, top, left)
         if part.device.type == "cpu" and part.dtype == torch.float32:
             return self._compiled_sum(part, part, top, left)
         scale_R = self.std_R[top : top + len(part)] / DEVIATION
@@ -53,6 +67,13 @@ class Noise(NamedTuple):
         columns = torch.arange(left, left + part.shape[1], device=part.device)
         noise = integers(self.seed, rows[:, None] * self.columns + columns).float() * scale_R[:, None]
         return part.add_(noise)
+
+    def _sum(self, part: Tensor, total: Tensor, top: int, left: int) -> Tensor:
+        """`part` plus its noise, in one pass on the GPU, in `total`, which may be `part` itself."""
+        from .gpu.noise import add
+
+        scale_R = self.std_R[top : top + len(part)] / DEVIATION
+        return add(part.detach(), total, scale_R, keys(self.seed), top, left, self.columns)
 
     def _compiled_sum(self, part: Tensor, total: Tensor, top: int, left: int) -> Tensor:
         """`part` plus its noise, in one pass, in `total`, which may be `part` itself."""

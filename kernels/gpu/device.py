@@ -25,11 +25,11 @@ def takes(tensor: Tensor) -> bool:
 
 
 def launch(kernel: Any, grid: tuple[int, ...], like: Tensor, *arguments: Any, **options: Any) -> None:
-    """Run a kernel on the device of `like`; a grid of nothing is no launch."""
+    """Run a kernel on the device of `like`, with fused multiply-adds unless told; a grid of nothing is no launch."""
     if 0 in grid:
         return
     with torch.cuda.device_of(like):
-        kernel[grid](*arguments, **options)
+        kernel[grid](*arguments, **{"enable_fp_fusion": True, **options})
 
 
 @cache

@@ -42,8 +42,8 @@ def read(head: Head, hidden_TH: Tensor, tokens_T: Tensor, want: Want) -> Reading
     rival_T = torch.empty_like(tokens_T)
     slopes = [torch.empty_like(hidden_TH, dtype=logp_T.dtype) for _ in range(want.slopes * (1 + want.entropy_grad))]
     blocks = _blocks(tokens, vocabulary)
-    z_TV = logp_T.new_empty(blocks[0].stop, vocabulary)
-    operand_TV = hidden_TH.new_empty(z_TV.shape if want.slopes else (0, vocabulary))
+    z_TV = _padded(blocks[0].stop, vocabulary, logp_T)
+    operand_TV = _padded(len(z_TV) if want.slopes else 0, vocabulary, hidden_TH)
     for rows in blocks:
         z = _product(hidden_TH[rows], head.weight_VH.t(), z_TV[: rows.stop - rows.start])
         into = [*(number[rows] for number in numbers), rival_T[rows]]
@@ -70,8 +70,8 @@ def head_grads(
     weight_grad_VH = torch.empty_like(head.weight_VH) if trained[0] else None
     bias_grad_V = torch.empty_like(head.bias_V) if trained[1] and head.bias_V is not None else None
     blocks = _blocks(vocabulary, tokens)
-    z_VT = terms.lse_T.new_empty(blocks[0].stop, tokens)
-    operand_VT = hidden_TH.new_empty(z_VT.shape if trained[0] else (0, tokens))
+    z_VT = _padded(blocks[0].stop, tokens, terms.lse_T)
+    operand_VT = _padded(len(z_VT) if trained[0] else 0, tokens, hidden_TH)
     token, named, *rival = [part for place in terms.places for part in place]
     per_token = (terms.lse_T, terms.constant_T, terms.linear_T, token, named, *(rival or (None, None)))
     for rows in blocks:
@@ -79,7 +79,7 @@ def head_grads(
         bias = None if head.bias_V is None else head.bias_V[rows]
         into = (operand_VT if trained[0] else None, None if bias_grad_V is None else bias_grad_V[rows])
         grid = (triton.cdiv(len(z), TILE[0]),)
-        shape = (rows.start, len(z), tokens, head.scale, head.softcap, *TILE)
+        shape = (rows.start, len(z), tokens, z.stride(0), head.scale, head.softcap, *TILE)
         launch(_head_rows, grid, z, z, bias, *per_token, *into, *shape, num_warps=8)
         if weight_grad_VH is not None:
             # Its result leaves in the dtype of the gradient: summed in float32, and rounded once.
@@ -90,6 +90,11 @@ def head_grads(
 def _blocks(length: int, width: int) -> list[slice]:
     step = max(ALIGNED, BLOCK_ELEMENTS // max(width, 1) // ALIGNED * ALIGNED)
     return [slice(start, min(start + step, length)) for start in range(0, max(1, length), step)]
+
+
+def _padded(rows: int, columns: int, like: Tensor) -> Tensor:
+    """An empty matrix whose rows begin at multiples of 16 elements: else loads are narrow, and products slow."""
+    return like.new_empty(rows, -(-columns // 16) * 16)[:, :columns]
 
 
 def _product(left: Tensor, right: Tensor, into: Tensor) -> Tensor:
@@ -110,13 +115,15 @@ def _read_block(
     wanted = (want.entropy, want.rivals, want.slopes)
     form = (head.scale, head.softcap, *wanted, 9 if z.dtype == torch.float32 else 18, lanes, narrow)
     tensors = (z, head.bias_V, hidden_TH, head.weight_VH, tokens_T, operand, *into)
-    launch(_read_rows, (len(z),), z, *tensors, z.shape[1], hidden_TH.shape[1], *strides, *form, num_warps=8)
+    launch(
+        _read_rows, (len(z),), z, *tensors, z.shape[1], z.stride(0), hidden_TH.shape[1], *strides, *form, num_warps=8
+    )
 
 
 def _entropy_operand(head: Head, tokens_T: Tensor, z: Tensor, operand: Tensor, into: list[Tensor]) -> None:
     logp_T, lse_T, entropy_T, *_ = into
     lanes = min(LANES, triton.next_power_of_2(z.shape[1]))
-    form = (z.shape[1], head.scale, head.softcap, lanes)
+    form = (z.shape[1], z.stride(0), head.scale, head.softcap, lanes)
     grid = (len(z), triton.cdiv(z.shape[1], lanes))
     launch(_entropy_rows, grid, z, z, head.bias_V, tokens_T, logp_T, lse_T, entropy_T, operand, *form, num_warps=8)
 
@@ -166,8 +173,9 @@ def _log1p(w, TERMS: tl.constexpr):
 
 
 @triton.jit
-def _products(z, bias, v, V):
-    x = tl.load(z + v, mask=v < V, other=0.0)
+def _products(z, bias, v, V, stride):
+    """Of a row, up to its padding, so that loads are wide; what stands there is anything."""
+    x = tl.load(z + v, mask=v < stride, other=0.0)
     if bias is not None:
         x += tl.load(bias + v, mask=v < V, other=0.0).to(x.dtype)
     return x
@@ -190,7 +198,7 @@ def _chosen(hidden, weight, bias, token, H, hidden_h, weight_h, WIDE: tl.constex
 @triton.jit
 def _read_rows(
     z, bias, hidden, weight, tokens, operand, logp, lse, entropy, rival_logp, rest, rival,
-    V, H, hidden_t, hidden_h, weight_v, weight_h,
+    V, stride, H, hidden_t, hidden_h, weight_v, weight_h,
     SCALE: tl.constexpr, SOFTCAP: tl.constexpr, ENTROPY: tl.constexpr, RIVALS: tl.constexpr, SLOPES: tl.constexpr,
     TERMS: tl.constexpr, LANES: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
@@ -199,7 +207,7 @@ def _read_rows(
     LOWEST: tl.constexpr = -3.0e38
     row = tl.program_id(0).to(tl.int64)
     token = tl.load(tokens + row)
-    z += row * V
+    z += row * stride
     z_y = _chosen(hidden + row * hidden_t, weight + token * weight_v, bias, token, H, hidden_h, weight_h, WIDE, BLOCK_H)
     z_y = _logits(z_y, SCALE, SOFTCAP)
     top = tl.full([LANES], LOWEST, WIDE)
@@ -209,7 +217,7 @@ def _read_rows(
     for start in range(0, V, LANES):
         v = start + tl.arange(0, LANES)
         other = (v < V) & (v != token)
-        x = _logits(_products(z, bias, v, V), SCALE, SOFTCAP)
+        x = _logits(_products(z, bias, v, V, stride), SCALE, SOFTCAP)
         x = tl.where(other, x, LOWEST)
         higher = tl.maximum(top, x)
         shrink, e = tl.exp(top - higher), tl.where(other, tl.exp(x - higher), 0.0)
@@ -242,38 +250,38 @@ def _read_rows(
         tl.store(rival + row, tl.min(tl.where(top == peak, place, V)))
         tl.store(rival_logp + row, tl.minimum(-gap, 0.0) - tail - spread)
     if SLOPES:
-        operand += row * V
+        operand += row * stride
         inverse = 1 / total
         for start in range(0, V, LANES):
             v = start + tl.arange(0, LANES)
-            product = _products(z, bias, v, V)
+            product = _products(z, bias, v, V, stride)
             r = tl.exp(_logits(product, SCALE, SOFTCAP) - peak) * inverse
             r = tl.where(v == token, -1.0, r)
             if SOFTCAP is not None:
                 r *= _bend(product, SOFTCAP)
-            tl.store(operand + v, r.to(operand.dtype.element_ty), mask=v < V)
+            tl.store(operand + v, r.to(operand.dtype.element_ty), mask=v < stride)
 
 
 @triton.jit
 def _entropy_rows(
-    z, bias, tokens, logp, lse, entropy, operand, V,
+    z, bias, tokens, logp, lse, entropy, operand, V, stride,
     SCALE: tl.constexpr, SOFTCAP: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """The operand of the entropy's slope: p (log p + entropy), times the bend."""
     row = tl.program_id(0).to(tl.int64)
     v = tl.program_id(1) * LANES + tl.arange(0, LANES)
-    product = _products(z + row * V, bias, v, V)
+    product = _products(z + row * stride, bias, v, V, stride)
     log_p = _logits(product, SCALE, SOFTCAP) - tl.load(lse + row)
     log_p = tl.where(v == tl.load(tokens + row), tl.load(logp + row), log_p)
     sent = tl.exp(log_p) * (log_p + tl.load(entropy + row))
     if SOFTCAP is not None:
         sent *= _bend(product, SOFTCAP)
-    tl.store(operand + row * V + v, sent.to(operand.dtype.element_ty), mask=v < V)
+    tl.store(operand + row * stride + v, sent.to(operand.dtype.element_ty), mask=v < stride)
 
 
 @triton.jit
 def _head_rows(
-    z, bias, lse, constant, linear, token, named, rival, rival_named, operand, bias_grad, first, rows, T,
+    z, bias, lse, constant, linear, token, named, rival, rival_named, operand, bias_grad, first, rows, T, stride,
     SCALE: tl.constexpr, SOFTCAP: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
     """Some rows of the vocabulary, for all tokens: the gradient in each product, over the scale."""
@@ -281,9 +289,9 @@ def _head_rows(
     total = tl.zeros([ROWS, TOKENS], z.dtype.element_ty)
     for start in range(0, T, TOKENS):
         t = start + tl.arange(0, TOKENS)[None, :]
-        here, inside = t < T, (r < rows) & (t < T)
-        place = r.to(tl.int64) * T + t
-        product = tl.load(z + place, mask=inside, other=0.0)
+        here, held = t < T, (r < rows) & (t < stride)
+        place = r.to(tl.int64) * stride + t
+        product = tl.load(z + place, mask=held, other=0.0)
         if bias is not None:
             product += tl.load(bias + r, mask=r < rows, other=0.0).to(product.dtype)
         log_p = _logits(product, SCALE, SOFTCAP) - tl.load(lse + t, mask=here, other=0.0)
@@ -298,8 +306,8 @@ def _head_rows(
         if SOFTCAP is not None:
             sent *= _bend(product, SOFTCAP)
         if operand is not None:
-            tl.store(operand + place, sent.to(operand.dtype.element_ty), mask=inside)
-        total += tl.where(inside, sent, 0.0)
+            tl.store(operand + place, sent.to(operand.dtype.element_ty), mask=held)
+        total += tl.where(here & (r < rows), sent, 0.0)
     if bias_grad is not None:
         summed = tl.sum(total, axis=1)[:, None]
         tl.store(bias_grad + r, summed.to(bias_grad.dtype.element_ty), mask=r < rows)

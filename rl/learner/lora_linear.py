@@ -158,7 +158,7 @@ def _base(x_TH: Tensor, weight: Tensor, bias: Tensor | None, noise: Noise | None
     y = x_TH.new_empty(len(x_TH), len(weight))
     height = max(1, TILE // weight.shape[1])
     for top in range(0, len(weight), height):
-        rows = noise.added(weight[top : top + height], top).to(x_TH.dtype)
+        rows = noise.added(weight[top : top + height], top, dtype=x_TH.dtype)
         torch.mm(x_TH, rows.t(), out=y[:, top : top + height])
     return y if bias is None else y.add_(bias)
 
@@ -170,7 +170,7 @@ def _send(x_grad_TH: Tensor, g: Tensor, weight: Tensor, noise: Noise | None) -> 
         return
     width = max(1, TILE // len(weight))
     for left in range(0, weight.shape[1], width):
-        columns = noise.added(weight[:, left : left + width], 0, left).to(g.dtype)
+        columns = noise.added(weight[:, left : left + width], 0, left, g.dtype)
         x_grad_TH[:, left : left + width].addmm_(g, columns)
 
 
