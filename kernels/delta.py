@@ -22,7 +22,7 @@ ULPS = (1, 4, 16)
 """Differences in units of the stored dtype's last place beyond which weights are counted."""
 BINADES = 256
 """Exponents of a float32, and of a bfloat16."""
-_BLOCK = 8192
+BLOCK = 8192
 _TOLERANCES = np.array(TOLERANCES, dtype=np.float32)
 
 
@@ -68,7 +68,7 @@ def count(base_RC: np.ndarray, tuned_RC: np.ndarray, touched_C: np.ndarray) -> C
     if dtype != tuned_RC.dtype or dtype not in (np.uint16, np.float16, np.uint32):
         raise TypeError(f"bits of bfloat16 (uint16), float16 or bits of float32 (uint32), not {dtype}")
     into, fours = empty(), np.zeros((4, BINADES), np.int64)
-    every = 1 if base_RC.size < _LARGE else _SAMPLED
+    every = 1 if base_RC.size < LARGE else SAMPLED
     table = _float16_bits() if dtype == np.float16 else np.zeros(0, np.uint32)
     bits = np.uint16 if dtype.itemsize == 2 else np.uint32
     slabs = (base_RC.view(bits), tuned_RC.view(bits), touched_C)
@@ -89,7 +89,7 @@ def _float16_bits() -> np.ndarray:
 
 
 _FAST = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract", "nsz"}}
-_SAMPLED, _LARGE = 16, 2**20
+SAMPLED, LARGE = 16, 2**20
 # What LLVM turns into vector code: short loops that write one array or only sum, and sums that are narrowed again at
 # once (numba widens those of small integers).
 
@@ -230,8 +230,8 @@ def _count(base_RC, tuned_RC, touched_C, counts, squares, binades, every, table)
     """All blocks of two slabs; a block is several rows, or a part of one. Returns rows that differ."""
     rows, columns = base_RC.shape
     base, tuned = base_RC.ravel(), tuned_RC.ravel()
-    height, width = max(1, _BLOCK // max(columns, 1)), max(1, min(columns, _BLOCK))
-    wide_base, wide_tuned = np.empty(_BLOCK, np.uint32), np.empty(_BLOCK, np.uint32)
+    height, width = max(1, BLOCK // max(columns, 1)), max(1, min(columns, BLOCK))
+    wide_base, wide_tuned = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.uint32)
     differ_R = np.zeros(rows, np.bool_)
     blocks, all_touched = 0, False
     for top in range(0, rows, height):

@@ -32,6 +32,8 @@ LANES = 2048
 """Elements of a row that a program holds at once."""
 TILE = (16, 256)
 """Rows of the vocabulary, and tokens, that a program of the head's gradient holds at once."""
+LOWEST = tl.constexpr(-3.0e38)
+"""Below any logit."""
 
 
 def read(head: Head, hidden_TH: Tensor, tokens_T: Tensor, want: Want) -> Reading:
@@ -57,9 +59,16 @@ def read(head: Head, hidden_TH: Tensor, tokens_T: Tensor, want: Want) -> Reading
         slope_TH.mul_(-head.scale * factor_T)
     logp_slope_TH, entropy_slope_TH = (*slopes, None, None)[:2]
     rival_slope_TH = _rival_slope(head, hidden_TH, tokens_T, rival_T, logp_slope_TH) if want.rivals else None
-    rivals = (rival_logp_T, rival_T) if want.rivals else (None, None)
-    found = logp_T, lse_T, entropy_T if want.entropy else None, *rivals
-    return Reading(*found, logp_slope_TH, entropy_slope_TH, rival_slope_TH)
+    return Reading(
+        logp_T,
+        lse_T,
+        entropy_T if want.entropy else None,
+        rival_logp_T if want.rivals else None,
+        rival_T if want.rivals else None,
+        logp_slope_TH,
+        entropy_slope_TH,
+        rival_slope_TH,
+    )
 
 
 def head_grads(
@@ -167,7 +176,7 @@ def _log1p(w, TERMS: tl.constexpr):
     s = w / (2 + w)
     square = s * s
     series = square * 0
-    for k in tl.static_range(TERMS):
+    for k in tl.static_range(TERMS):  # type: ignore[attr-defined]
         series = series * square + 1.0 / (2 * (TERMS - k) - 1)
     return 2 * s * series
 
@@ -196,70 +205,85 @@ def _chosen(hidden, weight, bias, token, H, hidden_h, weight_h, WIDE: tl.constex
 
 
 @triton.jit
+def _others(
+    z, bias, token, V, stride,
+    SCALE: tl.constexpr, SOFTCAP: tl.constexpr, ENTROPY: tl.constexpr, RIVALS: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    """All but the chosen token, read once, lane by lane: the largest logit and its place, and over that the sum of
+    exponentials and the sum of exponentials times logits."""
+    top = tl.full([LANES], LOWEST, z.dtype.element_ty)
+    mass = tl.zeros([LANES], z.dtype.element_ty)
+    moment = tl.zeros([LANES], z.dtype.element_ty)
+    place = tl.zeros([LANES], tl.int32)
+    for start in range(0, V, LANES):
+        v = start + tl.arange(0, LANES)
+        other = (v < V) & (v != token)
+        x = tl.where(other, _logits(_products(z, bias, v, V, stride), SCALE, SOFTCAP), LOWEST)
+        higher = tl.maximum(top, x)
+        shrink, e = tl.exp(top - higher), tl.where(other, tl.exp(x - higher), 0.0)
+        if ENTROPY:
+            moved = tl.where(mass > 0, top - higher, 0.0)  # before a lane's first logit it has no bounds
+            moment = shrink * (moment + moved * mass) + e * tl.where(other, x - higher, 0.0)
+        if RIVALS:
+            place = tl.where(x > top, v, place)
+        mass = mass * shrink + e
+        top = higher
+    return top, mass, moment, place
+
+
+@triton.jit
+def _slope_operand(
+    z, bias, operand, token, peak, total, V, stride, SCALE: tl.constexpr, SOFTCAP: tl.constexpr, LANES: tl.constexpr
+):
+    """r, and -1 at the chosen token, times the bend."""
+    inverse = 1 / total
+    for start in range(0, V, LANES):
+        v = start + tl.arange(0, LANES)
+        product = _products(z, bias, v, V, stride)
+        r = tl.exp(_logits(product, SCALE, SOFTCAP) - peak) * inverse
+        r = tl.where(v == token, -1.0, r)
+        if SOFTCAP is not None:
+            r *= _bend(product, SOFTCAP)
+        tl.store(operand + v, r.to(operand.dtype.element_ty), mask=v < stride)
+
+
+@triton.jit
 def _read_rows(
     z, bias, hidden, weight, tokens, operand, logp, lse, entropy, rival_logp, rest, rival,
     V, stride, H, hidden_t, hidden_h, weight_v, weight_h,
     SCALE: tl.constexpr, SOFTCAP: tl.constexpr, ENTROPY: tl.constexpr, RIVALS: tl.constexpr, SLOPES: tl.constexpr,
     TERMS: tl.constexpr, LANES: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
-    """One token: its numbers, and with SLOPES the operand r, less 1 at the chosen token, times the bend."""
+    """One token: its numbers, and with SLOPES the operand of its slope."""
     WIDE: tl.constexpr = z.dtype.element_ty
-    LOWEST: tl.constexpr = -3.0e38
     row = tl.program_id(0).to(tl.int64)
     token = tl.load(tokens + row)
     z += row * stride
     z_y = _chosen(hidden + row * hidden_t, weight + token * weight_v, bias, token, H, hidden_h, weight_h, WIDE, BLOCK_H)
     z_y = _logits(z_y, SCALE, SOFTCAP)
-    top = tl.full([LANES], LOWEST, WIDE)
-    mass = tl.zeros([LANES], WIDE)
-    moment = tl.zeros([LANES], WIDE)  # sum of r (z - top)
-    place = tl.zeros([LANES], tl.int32)
-    for start in range(0, V, LANES):
-        v = start + tl.arange(0, LANES)
-        other = (v < V) & (v != token)
-        x = _logits(_products(z, bias, v, V, stride), SCALE, SOFTCAP)
-        x = tl.where(other, x, LOWEST)
-        higher = tl.maximum(top, x)
-        shrink, e = tl.exp(top - higher), tl.where(other, tl.exp(x - higher), 0.0)
-        if ENTROPY:
-            moved = tl.where(mass > 0, top - higher, 0.0)  # before a lane's first logit this has no bounds
-            moment = shrink * (moment + moved * mass) + e * tl.where(other, x - higher, 0.0)
-        if RIVALS:
-            place = tl.where(x > top, v, place)
-        mass = mass * shrink + e
-        top = higher
+    top, mass, moment, place = _others(z, bias, token, V, stride, SCALE, SOFTCAP, ENTROPY, RIVALS, LANES)
     peak = tl.max(top)
     moved = tl.where(mass > 0, top - peak, 0.0)
     shrink = tl.exp(moved)
     total = tl.sum(mass * shrink)
     spread = tl.log(total)
-    l = peak + spread
-    gap = z_y - l
+    gap = z_y - (peak + spread)  # z_y - l
     small = tl.exp(-tl.abs(gap))
     tail = _log1p(small, TERMS)
     own_logp = tl.minimum(gap, 0.0) - tail
     own_rest = tl.where(gap > 0, small, 1.0) / (1 + small)
+    above = spread + tl.maximum(gap, 0.0) + tail  # lse - peak
     tl.store(logp + row, own_logp)
     tl.store(rest + row, own_rest)
-    tl.store(lse + row, tl.maximum(l, z_y) + tail)
+    tl.store(lse + row, peak + above)
     if ENTROPY:
-        above = spread + tl.maximum(gap, 0.0) + tail  # lse - peak
-        mean = tl.sum(shrink * (moment + moved * mass)) / total
+        mean = tl.sum(shrink * (moment + moved * mass)) / total  # type: ignore[operator]
         tl.store(entropy + row, own_rest * (above - mean) - tl.exp(own_logp) * own_logp)
     if RIVALS:
         tl.store(rival + row, tl.min(tl.where(top == peak, place, V)))
         tl.store(rival_logp + row, tl.minimum(-gap, 0.0) - tail - spread)
     if SLOPES:
-        operand += row * stride
-        inverse = 1 / total
-        for start in range(0, V, LANES):
-            v = start + tl.arange(0, LANES)
-            product = _products(z, bias, v, V, stride)
-            r = tl.exp(_logits(product, SCALE, SOFTCAP) - peak) * inverse
-            r = tl.where(v == token, -1.0, r)
-            if SOFTCAP is not None:
-                r *= _bend(product, SOFTCAP)
-            tl.store(operand + v, r.to(operand.dtype.element_ty), mask=v < stride)
+        _slope_operand(z, bias, operand + row * stride, token, peak, total, V, stride, SCALE, SOFTCAP, LANES)
 
 
 @triton.jit
@@ -309,5 +333,5 @@ def _head_rows(
             tl.store(operand + place, sent.to(operand.dtype.element_ty), mask=held)
         total += tl.where(here & (r < rows), sent, 0.0)
     if bias_grad is not None:
-        summed = tl.sum(total, axis=1)[:, None]
+        summed = tl.sum(total, axis=1, keep_dims=True)
         tl.store(bias_grad + r, summed.to(bias_grad.dtype.element_ty), mask=r < rows)

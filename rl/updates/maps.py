@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import delta as kernel
+from ...kernels.gpu.device import takes
 from ...parts import UserError
 from .change import Change, change_of, swallowed, total
 from .modules import KINDS, kind_of, layer_of
@@ -170,7 +171,17 @@ def _measure(base: Weights, tuned: Weights, names: list[str], mapped: Mapped) ->
 
 
 def _start(one: Tensor, other: Tensor, mapped: Mapped) -> tuple[torch.dtype, list[np.ndarray], Iterable[Any]]:
-    """Begin to compare two tensors of one dtype; columns touched are set as the slabs are done."""
+    """Begin to compare two tensors of one dtype; columns touched are set as the slabs are done.
+
+    On a GPU a tensor is one slab, which is done at once.
+    """
+    if takes(one):
+        from ...kernels.gpu.delta import count
+
+        first, second = (_rows(tensor.detach()) for tensor in (one, other))
+        touched_C = first.new_zeros(first.shape[1], dtype=torch.uint8)
+        counted = count(first, second, touched_C)
+        return one.dtype, [touched_C.cpu().numpy()], [counted]
     a, b = _matrix(one), _matrix(other)
     height = max(1, SLAB // max(a.shape[1], 1))
     starts = range(0, a.shape[0], height)

@@ -32,7 +32,7 @@ def spectrum(delta: Tensor) -> Spectrum:
     Singular values below 1e-8 of the largest are noise then; the rank's bound is at least ten times that.
     """
     tall = delta if delta.shape[0] >= delta.shape[1] else delta.T
-    gram = torch.zeros(tall.shape[1], tall.shape[1], dtype=torch.float64)
+    gram = torch.zeros(tall.shape[1], tall.shape[1], dtype=torch.float64, device=delta.device)
     for start in range(0, tall.shape[0], _ROWS):
         part = tall[start : start + _ROWS].double()
         gram.addmm_(part.T, part)

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from ...kernels import delta as kernel
+from ...kernels.gpu.device import takes
 from ..learner.bitmaps import read_bitmaps, write_bitmaps
 from ..runs.clock import Clock
 from ..runs.files import replacing, write_json
 from .maps import compare
 from .modules import kind_of
 from .output import tree_of
-from .weights import held, of_learner
+from .weights import Weights, held, of_learner
 
 if TYPE_CHECKING:
     from ..learner.group import LearnerGroup
@@ -72,7 +73,9 @@ class Tracker:
         if every:
             kernel.warm()
             base = {name: p.detach().clone() if p.requires_grad else p.detach() for name, p in learner.base_weights()}
-            self._base = held("the run's model", base)
+            # Where kernels compare them the weights stay: frozen ones are then the learner's own, and cost nothing.
+            places = {tensor.device for tensor in base.values() if takes(tensor)}
+            self._base = held("the run's model", base, device=next(iter(places), Weights.device))
             self._counters = {name: Counter(tensors) for name, tensors in self._tensors(base).items()}
 
     def before(self, step: int) -> None:

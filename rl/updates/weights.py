@@ -41,9 +41,11 @@ class Weights:
     """Every tensor, by its name in the model."""
     tied: Mapping[str, str]
     """Names that stand for another tensor, by that of the other."""
+    device: torch.device = torch.device("cpu")
+    """Where `read` and `delta` give their tensors."""
 
     def read(self, name: str) -> Tensor:
-        """The tensor as it is stored, on the CPU; it may share memory with a file."""
+        """The tensor as it is stored; it may share memory with a file."""
         raise NotImplementedError
 
     def delta(self, name: str, base: Tensor) -> Tensor | None:
@@ -153,7 +155,7 @@ class Adapted(Weights):
             raise UserError(
                 f"the adapter in {label} changes {absent[0]}, which {base.label} does not have; give its own base"
             )
-        self.kept, self.tied = base.kept, base.tied
+        self.kept, self.tied, self.device = base.kept, base.tied, base.device
 
     @property
     def has_deltas(self) -> bool:
@@ -170,7 +172,7 @@ class Adapted(Weights):
 
     def delta(self, name: str, base: Tensor) -> Tensor:
         """Scale B A itself, before it meets the base's rounding."""
-        return self._product(name) if name in self._pairs else torch.zeros(base.shape)
+        return self._product(name) if name in self._pairs else torch.zeros_like(base, dtype=torch.float32)
 
     def _product(self, name: str) -> Tensor:
         down, up, scale = self._pairs[name]
@@ -205,11 +207,16 @@ class Held(Weights):
     """Weights in memory, with the float32 masters of those that were trained in masters."""
 
     def __init__(
-        self, label: str, weights: Mapping[str, Tensor], tied: Mapping[str, str], masters: Mapping[str, Tensor]
+        self,
+        label: str,
+        weights: Mapping[str, Tensor],
+        tied: Mapping[str, str],
+        masters: Mapping[str, Tensor],
+        device: torch.device,
     ) -> None:
-        """`tied` and `masters` by the names of `weights`."""
+        """`tied` and `masters` by the names of `weights`; all on `device`."""
         names = {dtype: name for name, dtype in DTYPES.items()}
-        self.label, self._weights, self._masters, self.tied = label, weights, masters, tied
+        self.label, self._weights, self._masters, self.tied, self.device = label, weights, masters, tied, device
         self.kept = {n: Kept(names.get(t.dtype, str(t.dtype)), tuple(t.shape)) for n, t in weights.items()}
 
     @property
@@ -226,17 +233,22 @@ class Held(Weights):
         return self._masters.get(name, self._weights[name]).float() - base.float()
 
 
-def held(label: str, weights: Mapping[str, Tensor], masters: Mapping[str, Tensor] | None = None) -> Held:
-    """Weights in memory, on the CPU; those that are there already are not copied."""
-    on_cpu = {name: tensor.detach().cpu() for name, tensor in weights.items()}
-    wide = {name: tensor.cpu() for name, tensor in (masters or {}).items()}
-    return Held(label, on_cpu, tied_head(on_cpu), wide)
+def held(
+    label: str,
+    weights: Mapping[str, Tensor],
+    masters: Mapping[str, Tensor] | None = None,
+    device: torch.device = Weights.device,
+) -> Held:
+    """Weights in memory, on `device`; those that are there already are not copied."""
+    here = {name: tensor.detach().to(device) for name, tensor in weights.items()}
+    wide = {name: tensor.to(device) for name, tensor in (masters or {}).items()}
+    return Held(label, here, tied_head(here), wide, device)
 
 
 def of_learner(learner: Learner | LearnerGroup, base: Weights, label: str) -> Weights:
-    """A learner's effective weights: its adapter on `base`, or all of them with their masters."""
+    """A learner's effective weights, where `base` is: its adapter on that, or all of them with their masters."""
     form = learner.policy.adapter()
     if form is None:
-        return held(label, dict(learner.policy.weights()), learner.masters())
+        return held(label, dict(learner.policy.weights()), learner.masters(), base.device)
     config, tensors = form
-    return Adapted(base, pairs_of(config, {n: t.detach().cpu() for n, t in tensors.items()}, label), label)
+    return Adapted(base, pairs_of(config, {n: t.detach().to(base.device) for n, t in tensors.items()}, label), label)
