@@ -30,7 +30,7 @@ ALIGNED = 128
 """Blocks are of a multiple of so many rows, cuBLAS's tiles."""
 LANES = 2048
 """Elements of a row that a program holds at once."""
-TILE = (16, 256)
+TILE = (8, 256)
 """Rows of the vocabulary, and tokens, that a program of the head's gradient holds at once."""
 LOWEST = tl.constexpr(-3.0e38)
 """Below any logit."""
@@ -97,13 +97,19 @@ def head_grads(
 
 
 def _blocks(length: int, width: int) -> list[slice]:
-    step = max(ALIGNED, BLOCK_ELEMENTS // max(width, 1) // ALIGNED * ALIGNED)
+    """Slices of `length`, of `BLOCK_ELEMENTS` at most where rows are `width`, or of `ALIGNED` rows."""
+    step = max(ALIGNED, BLOCK_ELEMENTS // max(_pitch(width), 1) // ALIGNED * ALIGNED)
     return [slice(start, min(start + step, length)) for start in range(0, max(1, length), step)]
 
 
+def _pitch(columns: int) -> int:
+    """Rows begin at multiples of 16 elements: else loads are narrow, and products slow."""
+    return -(-columns // 16) * 16
+
+
 def _padded(rows: int, columns: int, like: Tensor) -> Tensor:
-    """An empty matrix whose rows begin at multiples of 16 elements: else loads are narrow, and products slow."""
-    return like.new_empty(rows, -(-columns // 16) * 16)[:, :columns]
+    """An empty matrix."""
+    return like.new_empty(rows, _pitch(columns))[:, :columns]
 
 
 def _product(left: Tensor, right: Tensor, into: Tensor) -> Tensor:

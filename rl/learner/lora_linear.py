@@ -151,12 +151,17 @@ class _LoraLinears(torch.autograd.Function):
         return (x_grad_TH, None, None, *down_grad_RH.split(widths, 0), *up_grads)
 
 
+def _even(size: int) -> int:
+    """Rows or columns of a tile: a multiple of what GPUs multiply at once, where it can be one."""
+    return size // 128 * 128 or max(1, size)
+
+
 def _base(x_TH: Tensor, weight: Tensor, bias: Tensor | None, noise: Noise | None) -> Tensor:
     """x (W + noise)^T + b, the noisy weight formed some rows at a time."""
     if noise is None:
         return linear(x_TH, weight.to(x_TH.dtype), _cast(bias, x_TH))
     y = x_TH.new_empty(len(x_TH), len(weight))
-    height = max(1, TILE // weight.shape[1])
+    height = _even(TILE // weight.shape[1])
     for top in range(0, len(weight), height):
         rows = noise.added(weight[top : top + height], top, dtype=x_TH.dtype)
         torch.mm(x_TH, rows.t(), out=y[:, top : top + height])
@@ -168,7 +173,7 @@ def _send(x_grad_TH: Tensor, g: Tensor, weight: Tensor, noise: Noise | None) -> 
     if noise is None:
         x_grad_TH.addmm_(g, weight.to(g.dtype))
         return
-    width = max(1, TILE // len(weight))
+    width = _even(TILE // len(weight))
     for left in range(0, weight.shape[1], width):
         columns = noise.added(weight[:, left : left + width], 0, left, g.dtype)
         x_grad_TH[:, left : left + width].addmm_(g, columns)
