@@ -26,6 +26,8 @@ then comes from one matrix product and is rounded once, and no float32 copy of t
 of its own. The matrix products run in the hidden states' dtype and sum in float32; their result leaves in float32
 on CUDA, and elsewhere is rounded once to that dtype, as on the plain path. With float64 input all is float64.
 
+On an NVIDIA GPU a block is read by the kernels of `gpu/logprob.py`; the forms here are their reference.
+
 Reading the logits in blocks is known from Milakov and Gimelshein, "Online normalizer calculation for softmax"
 (arXiv 1805.02867), and Wijmans et al., "Cut your losses in large-vocabulary language models" (arXiv 2411.09009).
 """

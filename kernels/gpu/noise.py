@@ -55,7 +55,7 @@ def integers(place, first, second):
     return ((_ones(h >> 12) << 6) + ((h >> 6) & 63) + (h & 63)).to(tl.int32) - 703
 
 
-@triton.jit(do_not_specialize=["first", "second", "top", "left"])
+@triton.jit(do_not_specialize=["first", "second", "top", "left", "columns"])
 def _add(
     part, total, scale, first, second, top, left, columns, rows, width, part_r, part_c, total_r, total_c,
     WIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,

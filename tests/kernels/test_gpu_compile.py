@@ -56,8 +56,8 @@ KERNELS: dict[str, tuple[str, str, dict[str, Any], int, int]] = {
         85,
     ),
     "noise": ("noise", "_add", {**TOTAL, "WIDE": "fp32"}, 4, 64),
-    "delta of bfloat16": ("delta", "_count", {"base": "*i16", "tuned": "*i16", **COUNT}, 4, 85),
-    "delta of float32": ("delta", "_count", {"base": "*i32", "tuned": "*i32", **COUNT}, 4, 85),
+    "delta of bfloat16": ("delta", "_count", {"base": "*i16", "tuned": "*i16", **COUNT}, 4, 128),
+    "delta of float32": ("delta", "_count", {"base": "*i32", "tuned": "*i32", **COUNT}, 4, 128),
 }
 WIDE = {"fp32": triton.language.float32}
 
