@@ -17,6 +17,8 @@ from .device import launch
 
 TILE = (4, 256)
 """Rows and columns that a program holds at once."""
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
+"""A fused multiply-add would round once where the plain form rounds twice."""
 
 
 def add(
@@ -29,10 +31,8 @@ def add(
     grid = (triton.cdiv(width, TILE[1]), triton.cdiv(rows, TILE[0]))
     place = (first, second, top, left, columns, rows, width)
     wide = tl.float64 if torch.float64 in (part.dtype, total.dtype) else tl.float32
-    # A fused multiply-add would round once where the plain form rounds twice.
-    options = {"num_warps": 4, "enable_fp_fusion": False}
     strides = (*part.stride(), *total.stride())
-    launch(_add, grid, part, part, total, scale_R, *place, *strides, wide, *TILE, **options)
+    launch(_add, grid, part, part, total, scale_R, *place, *strides, wide, *TILE, **OPTIONS)
     return total
 
 

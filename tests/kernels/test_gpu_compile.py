@@ -70,7 +70,8 @@ def test_kernels_compile_for_hopper_without_spills(name: str, tmp_path: Path) ->
     from triton.compiler import ASTSource
 
     file, function, given, warps, most = KERNELS[name]
-    kernel = getattr(import_module(f"underdog.kernels.gpu.{file}"), function)
+    module = import_module(f"underdog.kernels.gpu.{file}")
+    kernel = getattr(module, function)
     signature, constants, even = {}, {}, {}
     for place, argument in enumerate(kernel.arg_names):
         value = given.get(argument, "i32")
@@ -82,7 +83,7 @@ def test_kernels_compile_for_hopper_without_spills(name: str, tmp_path: Path) ->
             signature[argument] = "constexpr"
             constants[argument] = WIDE.get(value, value)
     source = ASTSource(kernel, signature, constants, even)
-    options = {"num_warps": warps, "enable_fp_fusion": file != "noise"}
+    options = getattr(module, "OPTIONS", {"num_warps": warps, "enable_fp_fusion": True})
     compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
     binary = tmp_path / "kernel.cubin"
     binary.write_bytes(compiled.asm["cubin"])

@@ -18,13 +18,14 @@ def bits(tensor: torch.Tensor) -> np.ndarray:
 
 
 def pair(dtype: torch.dtype, rows: int, columns: int, share: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values of many sizes, zeros of both signs among them; a share of them moved by steps of many sizes."""
+    """Values of many sizes, zeros of both signs among them; a share moved by steps of many sizes, or negated."""
     draw = torch.Generator().manual_seed(rows * columns)
     base, step, sizes, chosen = (torch.randn(rows, columns, generator=draw) for _ in range(4))
     base = base * 10 ** (2 * sizes - 1)
     base[sizes < -1.5] = 0.0
     step = torch.where(torch.special.ndtr(chosen) < share, step * 10 ** (2 * sizes.flip(0) - 5), 0.0)
     tuned = (base + step).to(dtype)
+    tuned[torch.special.ndtr(-chosen) < share / 10] *= -1
     tuned[(tuned == 0) & (chosen > 0)] = -0.0
     return base.to(dtype), tuned
 
