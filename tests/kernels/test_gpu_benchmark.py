@@ -13,7 +13,7 @@ import pytest
 import torch
 
 FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
-SIZES = {"tokens": 3, "hidden": 8, "inner": 6, "layers": 1, "vocab": 20, "square": 16, "repeats": 1}
+SIZES = {"tokens": 2, "hidden": 8, "inner": 3, "layers": 1, "vocab": 6, "square": 16, "repeats": 1}
 SIDES = ("triton", "torch", "none")
 
 
@@ -46,7 +46,7 @@ def test_every_case_runs_and_agrees_with_the_torch_form(interpreted: Any) -> Non
     for (name, side), line in cases.items():
         assert line["ms"] > 0
         if side == "triton":
-            assert line["difference"] <= (0 if name == "delta" else 0.02)
+            assert line["difference"] <= (1e-6 if name == "delta" else 0.02)
     word, *ratios = last.split()
     assert word == "ratio"
     assert len([float(ratio) for ratio in ratios]) == 4
