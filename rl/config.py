@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -131,6 +131,9 @@ class Evaluation(Options):
     """Held-out problems measured while training: the first of those above."""
     online_samples: int = Field(default=8, ge=1)
     """Samples a problem while training."""
+    uplift: int = Field(default=0, ge=0)
+    """Samples a problem of the first evaluation, at most `n`, whose likelihood is measured again at the end: the share
+    of right ones that training made likelier, by rank. 0 is none; the paper takes 32."""
     loss_every: int = Field(default=0, ge=0)
     """Steps between measurements of the loss on the held-out problems' own solutions, nats a token; 0 is none."""
     engine: Annotated[Any, Choice("engine")] = Field(default="local", validate_default=True)
@@ -139,6 +142,12 @@ class Evaluation(Options):
     """Sampling temperature; None is the rollouts'."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Longest completion in tokens; None is the rollouts'."""
+
+    @model_validator(mode="after")
+    def _enough_samples(self) -> Evaluation:
+        if self.uplift > self.n:
+            raise ValueError(f"uplift={self.uplift} asks for more samples than n={self.n} draws; raise n or lower it")
+        return self
 
 
 def _recipe_schema(schema: dict[str, Any]) -> None:

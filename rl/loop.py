@@ -21,6 +21,7 @@ from ..records import Batch, Group
 from . import scoring
 from .assembly import Parts, assemble
 from .config import Config
+from .runs import uplift
 from .runs.evaluation import Tally
 from .runs.folder import Run, open_run
 
@@ -67,7 +68,8 @@ def learn(run: Run, parts: Parts) -> dict[str, Any]:
         stats = {**collection.stats, **scoring.metrics(groups), **batch.stats, **stats, **tracker.after(step)}
         stats |= evaluate_online(run, parts, step)
         run.record(step, version, groups, stats, parts.states, tracker)
-    return run.finish(base, evaluate(run, parts, "final"), parts.turning.turns)
+    final = evaluate(run, parts, "final")
+    return run.finish(base, final, parts.turning.turns, measure_uplift(run, parts))
 
 
 def watch(run: Run, groups: list[Group], batch: Batch, idle: int) -> int:
@@ -93,9 +95,23 @@ def evaluate(run: Run, parts: Parts, name: str) -> Tally | None:
     if known is not None or problems == 0 or not parts.held_out:
         return known
     run.terminal.say(f"evaluating the {name} policy on {min(problems, len(parts.held_out))} held-out problems")
-    version, tally = parts.evaluator.measure(parts.learner.policy, problems, run.config.eval.n)
+    version, tally, groups = parts.evaluator.measure(parts.learner.policy, problems, run.config.eval.n)
+    if name == "base" and run.config.eval.uplift:
+        uplift.keep(run.folder / uplift.KEPT, groups, run.config.eval.uplift, parts.learner)
     run.keep_evaluation(name, tally, version)
     return tally
+
+
+def measure_uplift(run: Run, parts: Parts) -> dict[str, Any] | None:
+    """What has become of the base's own samples, where the recipe asks for it and they were kept."""
+    count = run.config.eval.uplift
+    if count == 0 or run.evaluation("base") is None:
+        return None
+    before = uplift.kept(run.folder / uplift.KEPT, count)
+    if before is None:
+        run.terminal.warn("no uplift is measured: the base was evaluated without eval.uplift, or with a smaller one")
+        return None
+    return before.uplift(parts.learner)
 
 
 def evaluate_online(run: Run, parts: Parts, step: int) -> dict[str, float]:
@@ -105,7 +121,7 @@ def evaluate_online(run: Run, parts: Parts, step: int) -> dict[str, float]:
     if settings.every == 0 or step % settings.every or not parts.held_out:
         return loss
     with run.clock("evaluate"):
-        version, tally = parts.evaluator.measure(
+        version, tally, _ = parts.evaluator.measure(
             parts.learner.policy, settings.online_problems, settings.online_samples
         )
     return loss | run.keep_evaluation(f"step_{step}", tally, version)

@@ -15,9 +15,10 @@ from .assembly import build_learner, load_problems, open_engine
 from .config import read_recipe, recipe_names, resolve
 from .freshness import Proven
 from .made import find_model
-from .runs.evaluation import Tally, change, to_json
-from .runs.evaluator import Evaluator
+from .runs.evaluation import change, to_json
+from .runs.evaluator import Evaluator, Measured
 from .runs.folder import read_config
+from .runs.uplift import Likelihoods
 from .trained import saved_state
 from .vocabulary import with_words
 
@@ -25,7 +26,8 @@ from .vocabulary import with_words
 def measure(target: str, overrides: dict[str, Any] | None = None, checkpoint: str = "last") -> dict[str, Any]:
     """The evaluation as its file in a run folder holds it; `target` is a run folder or a recipe.
 
-    Of a run also `base`, the same of the policy that it began with, and `change`, the paired difference. In all,
+    Of a run also `base`, the same of the policy that it began with, `change`, the paired difference, and where
+    `eval.uplift` asks for it the `uplift` by rank of the base's own samples. In all,
     `data_sha256` stands for the problems, and `verifier` for what judged them.
 
     Raises:
@@ -53,19 +55,22 @@ def measure(target: str, overrides: dict[str, Any] | None = None, checkpoint: st
     surroundings = config.verifier.surroundings()
     evaluator = Evaluator(engine, config.verifier, problems.held_out, config.eval_sampling(), config.seed)
 
-    def measured() -> tuple[Tally, dict[str, Any]]:
-        version, tally = evaluator.measure(learner.policy, config.eval.problems, config.eval.n)
-        if not tally.graded_P.any():
-            raise RunError(f"not one sample could be graded ({', '.join(tally.reasons)}); {surroundings}")
-        return tally, to_json(tally, version=version.number, digest=version.digest, name="held_out")
+    def measured() -> tuple[Measured, dict[str, Any]]:
+        found = evaluator.measure(learner.policy, config.eval.problems, config.eval.n)
+        if not found.tally.graded_P.any():
+            raise RunError(f"not one sample could be graded ({', '.join(found.tally.reasons)}); {surroundings}")
+        named = {"version": found.version.number, "digest": found.version.digest, "name": "held_out"}
+        return found, to_json(found.tally, **named)
 
     try:
-        tally, result = measured()
+        base, result = measured()
         if trained is not None:
-            base, before = tally, result
+            count, before = config.eval.uplift, result
+            likelihoods = Likelihoods.of(base.groups, count, learner) if count else None
             learner.load_state_dict(trained)
-            tally, result = measured()
-            result |= {"base": before, "change": change(base, tally)}
+            final, result = measured()
+            result |= {"base": before, "change": change(base.tally, final.tally)}
+            result |= {"uplift": likelihoods.uplift(learner)} if likelihoods else {}
     finally:
         engine.close()
         scratch.cleanup()

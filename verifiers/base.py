@@ -52,6 +52,10 @@ class Verifier(Part):
         """The answer behind a graded verdict, for the watch over collapse; None where a verifier tells none."""
         return None
 
+    def essence(self, problem: Problem, completion: str) -> str:
+        """A completion by what counts of it: those of one essence are one answer. By default its text, trimmed."""
+        return completion.strip()
+
     def surroundings(self) -> str:
         """What its verdicts depend on beside its options, such as the version of a tool; one line, or nothing."""
         return ""

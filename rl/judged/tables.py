@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..runs.reading import PassAt, pass_at
+from ..runs.report.diversity import estimated
 from ..runs.report.figures import interval
 from ..runs.report.reported import HEAD, reported_rows
 from ..runs.report.sections import direction
@@ -44,6 +45,10 @@ def pass_table(result: Mapping[str, Any]) -> RenderableType:
     for found in pass_at(result):
         cells = [_cell(before.get(found.n)), _cell(found), _moved(moved.get(found.n))]
         table.add_row(f"pass@{found.n}", *(cells if base else cells[1:2]))
+    if "unique_right" in result:
+        cells = [estimated(block, "unique_right") for block in (base or {}, result)]
+        cells.append(estimated(result.get("change", {}), "unique_right", signed=True))
+        table.add_row("different right", *(cells if base else cells[1:2]))
     parts: list[RenderableType] = [table]
     if "sources" in result:
         parts += [Text(), _sources(result["sources"], any("change" in own for own in result["sources"].values()))]

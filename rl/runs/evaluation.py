@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...records import Group
+from ...records import Group, Problem
 
 RESAMPLES = 4000
 HELD = 1 << 20
@@ -26,7 +26,8 @@ class Tally:
     """How one policy did on a set of problems: of `graded_P` samples a problem, `right_P` were right.
 
     `sources` says which part of the set each problem is of, where the data tell; `reasons` counts samples by
-    `outcome/reason`; `report` is what the verifier has to say beside that.
+    `outcome/reason`; `report` is what the verifier has to say beside that. `unique_P` are the different ones among the
+    right samples of a problem, where their texts were known.
     """
 
     problems: tuple[str, ...]
@@ -36,10 +37,13 @@ class Tally:
     sources: tuple[str, ...] = ()
     reasons: Mapping[str, int] = field(default_factory=dict)
     report: Mapping[str, Any] | None = None
+    unique_P: np.ndarray | None = None
 
     @classmethod
-    def of(cls, groups: Sequence[Group], report: Mapping[str, Any] | None = None) -> Tally:
-        """Count judged groups, one a problem."""
+    def of(
+        cls, groups: Sequence[Group], essence: Callable[[Problem, str], str], report: Mapping[str, Any] | None = None
+    ) -> Tally:
+        """Count judged groups, one a problem; right samples of one `essence` (see `Verifier.essence`) are one."""
         return cls(
             problems=tuple(g.problem.id for g in groups),
             right_P=np.array([int(g.right_G.sum()) for g in groups]),
@@ -48,13 +52,20 @@ class Tally:
             sources=tuple(str(g.problem.info.get("source", "")) for g in groups),
             reasons=dict(sorted(Counter(f"{v.outcome}/{v.reason}" for g in groups for v in g.verdicts).items())),
             report=report,
+            unique_P=np.array([len(_right_essences(g, essence)) for g in groups]),
         )
 
     def of_source(self, source: str) -> Tally:
         """The problems of one part of the set."""
         own = [i for i, other in enumerate(self.sources) if other == source]
         names = tuple(self.problems[i] for i in own)
-        return Tally(names, self.right_P[own], self.graded_P[own], self.samples)
+        unique_P = None if self.unique_P is None else self.unique_P[own]
+        return Tally(names, self.right_P[own], self.graded_P[own], self.samples, unique_P=unique_P)
+
+
+def _right_essences(group: Group, essence: Callable[[Problem, str], str]) -> set[str]:
+    pairs = zip(group.samples, group.right_G, strict=True)
+    return {essence(group.problem, sample.text) for sample, right in pairs if right}
 
 
 def pass_at(n: int, c: int, k: int) -> float:
@@ -91,14 +102,24 @@ def interval(values_P: np.ndarray, seed: int = 0) -> tuple[float, float]:
     return float(lo), float(hi)
 
 
+def estimate(values_P: np.ndarray) -> dict[str, Any]:
+    """`mean` and `ci95` of what is not NaN, as files hold them; one value at least must be there."""
+    return {"mean": float(np.nanmean(values_P)), "ci95": list(interval(values_P))}
+
+
 def summarise(tally: Tally) -> dict[str, Any]:
-    """`{"pass@1": x, …, "ci95": {"pass@1": [lo, hi], …}, "problems": n, …}`; what cannot be had is left out."""
+    """`{"pass@1": x, …, "ci95": {"pass@1": [lo, hi], …}, "problems": n, …}`; what cannot be had is left out.
+
+    `unique_right` holds the different right samples a problem, and in `total` those of all problems.
+    """
     means: dict[str, float] = {}
     ci95: dict[str, list[float]] = {}
     for k, values in curve(tally).items():
         if np.isfinite(values).any():
             means[f"pass@{k}"] = float(np.nanmean(values))
             ci95[f"pass@{k}"] = list(interval(values))
+    unique_P = tally.unique_P
+    total = 0 if unique_P is None else int(unique_P.sum())
     ungraded = int(len(tally.problems) * tally.samples - tally.graded_P.sum())
     return {
         **means,
@@ -106,6 +127,7 @@ def summarise(tally: Tally) -> dict[str, Any]:
         "problems": len(tally.problems),
         "samples": tally.samples,
         "ungraded": ungraded,
+        **({} if unique_P is None or not unique_P.size else {"unique_right": {**estimate(unique_P), "total": total}}),
         **({} if tally.report is None else {"report": dict(tally.report)}),
     }
 
@@ -119,7 +141,7 @@ def figures(report: Mapping[str, Any] | None) -> dict[str, float]:
 
 
 def change(base: Tally, final: Tally) -> dict[str, Any]:
-    """The paired change of pass@k on the same problems, with intervals.
+    """The paired change of pass@k, and of `unique_right` where both know it, on the same problems, with intervals.
 
     Raises:
         ValueError: the two were measured on different problems.
@@ -131,14 +153,18 @@ def change(base: Tally, final: Tally) -> dict[str, Any]:
     for k in sorted(before.keys() & after.keys()):
         difference = after[k] - before[k]
         if np.isfinite(difference).any():
-            paired[f"pass@{k}"] = {"mean": float(np.nanmean(difference)), "ci95": list(interval(difference))}
+            paired[f"pass@{k}"] = estimate(difference)
+    if base.unique_P is not None and final.unique_P is not None and final.problems:
+        paired["unique_right"] = estimate(final.unique_P - base.unique_P)
     return paired
 
 
 def to_json(tally: Tally, *, version: int, digest: str, name: str) -> dict[str, Any]:
     """An evaluation as its file holds it: the counts of each problem, the summary, and that of each part of the set."""
     rows = zip(tally.problems, tally.right_P.tolist(), tally.graded_P.tolist(), strict=True)
-    problems = [{"id": i, "right": c, "graded": n} for i, c, n in rows]
+    problems: list[dict[str, Any]] = [{"id": i, "right": c, "graded": n} for i, c, n in rows]
+    if tally.unique_P is not None:
+        problems = [row | {"unique": u} for row, u in zip(problems, tally.unique_P.tolist(), strict=True)]
     summary: dict[str, Any] = {**summarise(tally), "reasons": dict(tally.reasons)}
     if len(known := sorted(set(tally.sources))) > 1:
         summary["sources"] = {source: summarise(tally.of_source(source)) for source in known}
@@ -154,6 +180,7 @@ def from_json(value: Mapping[str, Any]) -> Tally:
         graded_P=np.array([r["graded"] for r in rows]),
         samples=value["samples"],
         report=value.get("report"),
+        unique_P=np.array([r["unique"] for r in rows]) if all("unique" in r for r in rows) else None,
     )
 
 

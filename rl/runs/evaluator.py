@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from ...records import Policy, Request, Sampling, Version, derive_seed
+from ...records import Group, Policy, Request, Sampling, Version, derive_seed
 from ...rollouts.base import Engine
 from ...verifiers.base import Verifier
 from ..sampling import Prompt, sample_and_judge
 from .clock import Clock
 from .evaluation import Tally
+
+
+class Measured(NamedTuple):
+    """What a policy did: its version, the counts, and the judged samples, a group a problem."""
+
+    version: Version
+    tally: Tally
+    groups: list[Group]
 
 
 @dataclass(frozen=True)
@@ -23,13 +32,14 @@ class Evaluator:
     sampling: Sampling
     seed: int
 
-    def measure(self, policy: Policy, problems: int, samples: int) -> tuple[Version, Tally]:
+    def measure(self, policy: Policy, problems: int, samples: int) -> Measured:
         """How often `policy` is right on the first `problems` held-out problems, from `samples` samples each."""
         version = self.engine.publish(policy)
         requests = [self._request(prompt, samples) for prompt in self.prompts[:problems]]
         groups = sample_and_judge(self.engine, self.verifier, requests, Clock())
         judged = [(group.problem, verdict) for group in groups for verdict in group.verdicts]
-        return version, Tally.of(groups, self.verifier.report([p for p, _ in judged], [v for _, v in judged]))
+        report = self.verifier.report([p for p, _ in judged], [v for _, v in judged])
+        return Measured(version, Tally.of(groups, self.verifier.essence, report), groups)
 
     def _request(self, prompt: Prompt, samples: int) -> Request:
         indices = range(samples)

@@ -171,10 +171,15 @@ class Run:
         if name.startswith("step_") and score is not None and (best is None or score > best["value"]):
             checkpoint.mark_best(self.checkpoints, version.number, "pass@1", score)
         measured = {key: x for key, x in value.items() if key.startswith("pass@")} | evaluation.figures(tally.report)
+        measured |= {"unique_right": value["unique_right"]["mean"]} if "unique_right" in value else {}
         return {f"eval/held_out/{key}": x for key, x in measured.items()}
 
     def finish(
-        self, base: evaluation.Tally | None, final: evaluation.Tally | None, turns: Sequence[Turn] = ()
+        self,
+        base: evaluation.Tally | None,
+        final: evaluation.Tally | None,
+        turns: Sequence[Turn] = (),
+        uplift: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Write summary.json and return it."""
         summary: dict[str, Any] = {
@@ -187,6 +192,7 @@ class Run:
             "base": evaluation.summarise(base) if base else None,
             "final": evaluation.summarise(final) if final else None,
             "change": evaluation.change(base, final) if base and final else None,
+            "uplift": uplift,
             "best": checkpoint.best(self.checkpoints),
             "turning_points": [turn.to_json() for turn in turns],
             "versions": installed_versions(),

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from underdog.records import Problem
+from underdog.verifiers.lean.lean import Lean
 from underdog.verifiers.lean.source import Submission, Task, TaskError, cut, extract, member_of, submission_of, task_of
 
 DATA = Path(__file__).resolve().parents[2] / "../shared/data"
@@ -112,3 +114,27 @@ def test_both_minif2f_files_state_what_they_name(name: str) -> None:
         assert task.name == row["name"]
         assert not task.statement.endswith(("sorry", "by", ":="))
         assert member_of(Submission(task, "by simp"), 400_000).shares
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("  omega -- easy\n```", True),
+        ("  omega\n\n\n  -- done\n```\nand more words", True),
+        ("  /- a /- nested -/ one -/\n  omega\n", True),
+        ("  omega  ", True),
+        ("  simp\n  omega\n```", False),
+        ("    omega\n```", False),
+        ('  omega "-- no comment"\n```', False),
+    ],
+)
+def test_proofs_that_differ_in_comments_and_blank_lines_are_one(text: str, same: bool) -> None:
+    info = {"statement": "theorem foo : 1 = 1", "opening": "```lean4\ntheorem foo : 1 = 1 := by\n"}
+    problem, lean = Problem("foo", "", info=info), Lean()
+    assert (lean.essence(problem, text) == lean.essence(problem, "  omega\n```")) == same
+
+
+def test_a_proof_that_cannot_be_read_is_itself() -> None:
+    problem = Problem("foo", "", info={"statement": "theorem foo : 1 = 1"})
+    assert Lean().essence(problem, "by omega /- open") == "by omega /- open"
+    assert Lean().essence(problem, "by omega -- a") == Lean().essence(problem, "by  omega -- b")

@@ -16,7 +16,7 @@ from . import sandbox
 from .batch import Command, Compiled, compile_all
 from .certificate import Statement, StatementError, certify
 from .ledger import Ledger
-from .lexer import MAX_LENGTH
+from .lexer import MAX_LENGTH, UnreadableError, without_comments
 from .olean import OleanError
 from .reader import Reader
 from .repl import Repls
@@ -106,6 +106,15 @@ class Lean(Verifier):
         while len(self._verdicts) > MAX_CACHED:
             del self._verdicts[next(iter(self._verdicts))]
         return found
+
+    def essence(self, problem: Problem, completion: str) -> str:
+        """What is submitted, without comments (arXiv 2506.02355's unique proofs); what cannot be read as it is."""
+        row = self._submission(problem, completion)
+        text = row.text if isinstance(row, Submission) else completion
+        try:
+            return without_comments(text)
+        except UnreadableError:
+            return text.strip()
 
     def close(self) -> None:
         """End the REPLs, if any; they start again when needed."""

@@ -79,6 +79,20 @@ def tokens(text: str) -> list[Token]:
     return found
 
 
+def without_comments(text: str) -> str:
+    """The text without comments, blank lines and spaces that no reading depends on; columns stay, as Lean minds them.
+
+    Raises:
+        UnreadableError: something is not closed, or could be read in more than one way.
+    """
+    kept, end = "", 0
+    for token in tokens(text):
+        column = token.start - text.rfind("\n", 0, token.start) - 1
+        gap = "\n" + " " * column if "\n" in text[end : token.start] else " " * (token.start > end)
+        kept, end = f"{kept}{gap}{token.text}", token.start + len(token.text)
+    return kept.strip()
+
+
 def _block_end(text: str, position: int) -> int:
     depth = 1
     while depth:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..reading import PassAt, Run, is_number
 from .charts import Family, evaluation_charts, family_charts, pass_curves, short, with_turns
+from .diversity import diversity
 from .figures import interval
 from .page import Section, h, table_html
 from .reported import reported
@@ -34,6 +35,7 @@ REWARD = (
         note="Share of groups whose rewards are all equal.",
     ),
 )
+UNIQUE = Family("Different right samples", r"eval/(.+)/unique_right", "a problem", smooth=False)
 OUTCOMES = {"right": "right", "wrong": "wrong", "could_not_grade": "ungraded"}
 COMPLETIONS = (
     Family(
@@ -166,8 +168,8 @@ def problems(runs: Sequence[Run]) -> Section | None:
 
 
 def evaluation(runs: Sequence[Run]) -> Section | None:
-    """pass@N on held-out problems while training."""
-    charts = evaluation_charts(runs)
+    """pass@N on held-out problems while training, and the different right samples."""
+    charts = [*evaluation_charts(runs), *family_charts(runs, UNIQUE)]
     return Section("evaluation", "Evaluation while training", charts=tuple(charts)) if charts else None
 
 
@@ -203,6 +205,7 @@ def cost(runs: Sequence[Run]) -> Section | None:
 
 SECTIONS: tuple[Callable[[Sequence[Run]], Section | None], ...] = (
     outcome,
+    diversity,
     reported,
     differences,
     _families("reward", "Reward", REWARD),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..reading import pass_at
+from .diversity import estimated
 from .figures import interval
 from .sections import direction
 
@@ -36,4 +37,8 @@ def closing_table(summary: Mapping[str, Any]) -> Table:
         moved = interval(change[n], signed=True) if n in change else "–"
         style = _STYLES.get(direction(change.get(n)), "")
         table.add_row(f"pass@{n}", *cells, Text(moved, style=style))
+    blocks = [summary.get(key) or {} for key in ("base", "final", "change")]
+    if any("unique_right" in block for block in blocks):
+        unique = [estimated(block, "unique_right", signed=i == 2) for i, block in enumerate(blocks)]
+        table.add_row("different right", *unique)
     return table

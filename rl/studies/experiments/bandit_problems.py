@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...runs.uplift import risen
+
 PASS_N = tuple(2**k for k in range(11))
 """The N of pass@N: 1, 2, 4 … 1024."""
 
@@ -65,10 +67,9 @@ def uplift(before_PG: np.ndarray, after_PG: np.ndarray, right_PG: np.ndarray) ->
     policy; rank 0 is the sample of each problem that the initial policy finds likeliest; ties stand in the samples'
     order. NaN at a rank without a right sample. As in the published code of arXiv 2506.02355.
     """
-    order_PG = np.argsort(-before_PG, axis=-1, kind="stable")
-    rose_PG = np.take_along_axis((after_PG > before_PG) & right_PG, order_PG, axis=-1)
-    count_G = np.take_along_axis(right_PG, order_PG, axis=-1).sum(axis=-2)
-    return np.where(count_G > 0, rose_PG.sum(axis=-2) / np.maximum(count_G, 1), np.nan)
+    risen_PG = risen(before_PG, after_PG, right_PG)
+    count_G = np.isfinite(risen_PG).sum(axis=-2)
+    return np.where(count_G > 0, np.nansum(risen_PG, axis=-2) / np.maximum(count_G, 1), np.nan)
 
 
 def gains(before_PA: np.ndarray, after_PA: np.ndarray, right_PA: np.ndarray, methods: int) -> np.ndarray:
