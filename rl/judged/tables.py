@@ -48,7 +48,7 @@ def pass_table(result: Mapping[str, Any]) -> RenderableType:
     if "unique_right" in result:
         cells = [estimated(block, "unique_right") for block in (base or {}, result)]
         cells.append(estimated(result.get("change", {}), "unique_right", signed=True))
-        table.add_row("different right", *(cells if base else cells[1:2]))
+        table.add_row("unique", *(cells if base else cells[1:2]))
     parts: list[RenderableType] = [table]
     if "sources" in result:
         parts += [Text(), _sources(result["sources"], any("change" in own for own in result["sources"].values()))]

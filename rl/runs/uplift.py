@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ...records import Group, Sample
-from ...rollouts.replay import sample_of
+from ...records import Group, Problem
 from .evaluation import estimate
 from .files import read_lines, write_lines
-from .samples import sample_rows
+from .samples import groups_of, sample_rows
 
 KEPT = Path("evaluations") / "base.jsonl"
 """In a run's folder: the samples that are ranked."""
@@ -59,49 +58,43 @@ def summarise(before_PG: np.ndarray, after_PG: np.ndarray, right_PG: np.ndarray)
 class Likelihoods:
     """Judged samples of one policy, and their summed log-probs under it."""
 
-    groups: tuple[tuple[Sample, ...], ...]
-    right_PG: np.ndarray
+    groups: Sequence[Group]
     logp_PG: np.ndarray
 
     @classmethod
     def of(cls, groups: Sequence[Group], count: int, learner: Any) -> Likelihoods:
         """The first `count` samples of each group, by the learner, of whose policy as it is they are."""
-        chosen = tuple(group.samples[:count] for group in groups)
-        right_PG = np.array([group.right_G[:count] for group in groups])
-        return cls(chosen, right_PG, _summed(learner, chosen))
+        chosen = [replace(g, samples=g.samples[:count], verdicts=g.verdicts[:count]) for g in groups]
+        return cls(chosen, _summed(learner, chosen))
 
     def uplift(self, learner: Any) -> dict[str, Any]:
         """What has become of them under the learner's policy as it is now: see `summarise`."""
-        return summarise(self.logp_PG, _summed(learner, self.groups), self.right_PG)
+        right_PG = np.array([group.right_G for group in self.groups])
+        return summarise(self.logp_PG, _summed(learner, self.groups), right_PG)
 
 
 def keep(path: Path, groups: Sequence[Group], count: int, learner: Any) -> None:
     """Write down the first `count` samples of each group, and their summed log-probs by the learner as it is."""
     kept = Likelihoods.of(groups, count, learner)
-    chosen = [replace(g, samples=g.samples[:count], verdicts=g.verdicts[:count]) for g in groups]
     summed = kept.logp_PG.ravel().tolist()
-    write_lines(path, [row | {"summed": x} for row, x in zip(sample_rows(0, chosen), summed, strict=True)])
+    write_lines(path, [row | {"summed": x} for row, x in zip(sample_rows(0, kept.groups), summed, strict=True)])
 
 
 def kept(path: Path, count: int) -> Likelihoods | None:
     """What `keep` wrote, `count` samples a problem; None where it did not, or kept fewer."""
-    problems: dict[int, list[dict[str, Any]]] = {}
-    for row in read_lines(path):
-        problems.setdefault(row["group"], []).append(row)
-    rows = [own[:count] for own in problems.values()]
-    if not rows or any(len(own) < count for own in rows):
+    rows = read_lines(path)
+    chosen = [row for row in rows if row["index"] < count]
+    problems = {row["problem"]: Problem(row["problem"], row["prompt"], row["answer"]) for row in rows}
+    if not rows or len(chosen) < count * len(problems):
         return None
-    groups = tuple(tuple(map(sample_of, own)) for own in rows)
-    right_PG = np.array([[row["outcome"] == "right" for row in own] for own in rows])
-    return Likelihoods(groups, right_PG, np.array([[row["summed"] for row in own] for own in rows]))
+    logp_PG = np.array([row["summed"] for row in chosen]).reshape(-1, count)
+    return Likelihoods(groups_of(chosen, problems), logp_PG)
 
 
-def _summed(learner: Any, groups: Sequence[Sequence[Sample]]) -> np.ndarray:
+def _summed(learner: Any, groups: Sequence[Group]) -> np.ndarray:
     """Log-probs of whole completions, logp_PG float64, by the learner as it is."""
-    number = learner.policy.number
-    samples = [replace(s, version=replace(s.version, number=number)) for own in groups for s in own]
-    summed = [float(np.sum(logp_T, dtype=np.float64)) for logp_T in learner.logps(samples)]
-    return np.array(summed).reshape(len(groups), -1)
+    scored = learner.annotate([replace(group, annotations={}) for group in groups], frozenset(("logp",)))
+    return np.array([[np.sum(logp_T, dtype=np.float64) for logp_T in g.annotations["logp"]] for g in scored])
 
 
 def _means(values_PG: np.ndarray) -> np.ndarray:

@@ -40,5 +40,5 @@ def closing_table(summary: Mapping[str, Any]) -> Table:
     blocks = [summary.get(key) or {} for key in ("base", "final", "change")]
     if any("unique_right" in block for block in blocks):
         unique = [estimated(block, "unique_right", signed=i == 2) for i, block in enumerate(blocks)]
-        table.add_row("different right", *unique)
+        table.add_row("unique", *unique)
     return table
