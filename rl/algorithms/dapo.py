@@ -17,12 +17,14 @@ from .policy_gradient import LossKL, graded_rewards, known
 class DAPO(LossKL):
     """GRPO's advantages, an asymmetric clip, a mean over tokens, dynamic sampling, an over-length penalty.
 
-    Problems are drawn until `rollouts.problems` groups have rewards that differ (at most
+    Problems are drawn until `rollouts.problems` groups, or `informative`, have rewards that differ (at most
     `rollouts.max_draws` draws); constant groups are left out and count nowhere, for others took their
     place. The over-length penalty is added to the reward before it is normalised, and cannot by itself make
     a constant group informative.
     """
 
+    informative: int | None = Field(None, ge=1)
+    """Groups with a signal that are enough for a step; none: `rollouts.problems`. All that were drawn are used."""
     clip_high: float = Field(0.28, ge=0)
     """The ratio new/old is clipped above 1 + clip_high."""
     max_tokens: int | None = Field(None, ge=1)
@@ -39,6 +41,10 @@ class DAPO(LossKL):
         if self.max_tokens is not None and (self.overlong_buffer or 1) > self.max_tokens:
             raise ValueError("overlong_buffer must not exceed max_tokens")
         return self
+
+    def enough(self, groups: Sequence[Group], wanted: int) -> bool:
+        """Whether `informative` groups carry a signal, or as many as a draw has."""
+        return super().enough(groups, self.informative or wanted)
 
     def advantages(self, groups: Sequence[Group]) -> Batch:
         """Rows, and the mean penalty of the graded samples as `rewards/overlong/mean`."""

@@ -186,6 +186,8 @@ class LossKL(PolicyGradientBase):
 
     kl_estimator: Estimator = "k3"
     """k2 descends KL(policy ‖ reference), k3 KL(reference ‖ policy), k1 in expectation nothing."""
+    kl_cap: float | None = Field(None, gt=0)
+    """A token's estimate is cut off at plus and minus this, nats, with no gradient beyond (veRL: 10); none: never."""
 
     def drops(self, scored: Scored) -> bool:
         """A constant group, unless its samples have a KL gradient left.
@@ -204,6 +206,8 @@ class LossKL(PolicyGradientBase):
         if batch.ref_logp_T is None:
             raise ValueError("a KL term needs the reference's log-probabilities: annotate with `needs`")
         kl_T = kl_estimate(outputs.logp_T, batch.ref_logp_T, self.kl_estimator)
+        if self.kl_cap is not None:
+            kl_T = kl_T.clamp(-self.kl_cap, self.kl_cap)
         return loss + self.kl * (batch.weight_T * kl_T).sum(), {**stats, "kl": kl_T.detach().float()}
 
 

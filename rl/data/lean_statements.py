@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -27,12 +28,15 @@ class LeanStatements(Data):
     """Rows with `name` and `formal_statement` (or `statement`), and `header`, `preamble`, `informal_prefix` and `split`
     where they have them. The verifier `lean` needs no more than what they hold."""
 
-    path: str
-    """The .jsonl file, relative to the working directory."""
-    split: str | None = None
-    """Rows to train on, by their `split`; unset: none where there is an `eval_split`, else all."""
-    eval_split: str | None = None
-    """Rows for evaluation only, by their `split`, such as test; unset holds some of the others out."""
+    path: str | list[str]
+    """The .jsonl file, or several, relative to the working directory."""
+    split: str | list[str] | None = None
+    """Rows to train on, by their `split`, or where they have none by the file's name without its ending; unset: none
+    where there is an `eval_split` of these files, else all."""
+    eval_path: str | list[str] | None = None
+    """Files for evaluation only; unset takes the `eval_split` of `path`."""
+    eval_split: str | list[str] | None = None
+    """Rows for evaluation only, as `split`, such as test; unset: all of `eval_path`, else some are held out."""
     limit: int | None = Field(default=None, ge=1)
     """Problems to train on, from the first on; unset takes all."""
     lean: str | None = None
@@ -42,31 +46,35 @@ class LeanStatements(Data):
 
     def load(self, seed: int) -> list[Problem]:
         """The problems of `split` in the file's order."""
-        if self.split is None and self.eval_split is not None:
+        if self.split is None and self.eval_split is not None and self.eval_path is None:
             return []
-        return self._problems(self.split)[: self.limit]
+        return self._problems(self.path, self.split)[: self.limit]
 
     def load_evaluation(self, seed: int) -> list[Problem] | None:
-        """The problems of `eval_split`."""
-        return None if self.eval_split is None else self._problems(self.eval_split)
+        """The problems of `eval_path`, or of `eval_split`."""
+        if self.eval_path is None and self.eval_split is None:
+            return None
+        return self._problems(self.eval_path or self.path, self.eval_split)
 
-    def _problems(self, split: str | None) -> list[Problem]:
-        rows = read(self.path)
-        version = self.lean or PUBLISHED.get(hashlib.sha256(Path(self.path).expanduser().read_bytes()).hexdigest(), "")
-        splits = sorted({str(row.get("split")) for row in rows})
-        chosen = [(n, row) for n, row in enumerate(rows, 1) if split is None or row.get("split") == split]
-        if not chosen:
-            raise UserError(f"{self.path} has no row of split {split!r}; its splits are {', '.join(splits)}")
-        problems = [self._problem(row, f"{self.path}, row {number}", version) for number, row in chosen]
-        names = [problem.id for problem in problems]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(
-                f"{self.path} holds the theorem {twice} twice; give each its own name, or name a data.split"
-            )
+    def _problems(self, path: str | list[str], split: str | list[str] | None) -> list[Problem]:
+        paths, wanted = _listed(path), None if split is None else _listed(split)
+        problems, splits = [], set()
+        for one in paths:
+            rows = [(n, row, str(row.get("split") or Path(one).stem)) for n, row in enumerate(read(one), 1)]
+            digest = hashlib.sha256(Path(one).expanduser().read_bytes()).hexdigest()
+            version = self.lean or PUBLISHED.get(digest, "")
+            splits |= {own for *_, own in rows}
+            chosen = [row for row in rows if wanted is None or row[2] in wanted]
+            problems += [self._problem(row, f"{one}, row {n}", version, own) for n, row, own in chosen]
+        files = " and ".join(paths)
+        for missing in sorted(set(wanted or ()) - splits):
+            raise UserError(f"{files} has no row of split {missing!r}; its splits are {', '.join(sorted(splits))}")
+        names = Counter(problem.id for problem in problems)
+        if twice := [name for name, number in names.items() if number > 1]:
+            raise UserError(f"{files} holds the theorem {twice[0]} twice; give each its own name, or name a data.split")
         return problems
 
-    def _problem(self, row: Mapping[str, Any], where: str, version: str) -> Problem:
+    def _problem(self, row: Mapping[str, Any], where: str, version: str, split: str) -> Problem:
         try:
             task = task_of(row)
         except TaskError as error:
@@ -74,7 +82,7 @@ class LeanStatements(Data):
         informal = str(row.get("informal_prefix") or "")
         parts = (task.header, task.preamble, informal + task.statement)
         stated = "\n\n".join(part.strip() for part in parts if part.strip())
-        info = {**row, "source": str(row.get("split") or ""), "lean": version}
+        info = {**row, "source": split, "lean": version}
         if self.ask == "continue":
             # The wording of DeepSeek-Prover-V1.5 (non-CoT): the policy goes on inside the open block.
             opening = f"```lean4\n{stated} := by\n"
@@ -90,6 +98,10 @@ class LeanStatements(Data):
         if isinstance(proof, str):
             solution = f"```lean4\n{proof}\n```" if self.ask == "block" else _body(proof)
         return Problem(str(row.get("name") or task.name), prompt, task.statement, solution, info)
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
 
 
 def _body(proof: str) -> str | None:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from underdog.parts import RunError, UserError, find, names
 from underdog.records import Group
+from underdog.rl.algorithms.base import MicroBatch, Outputs
 
 MAX_TOKENS = 10
 POLICY_GRADIENTS = ("grpo", "dr_grpo", "dapo", "rloo", "reinforce_pp", "gspo", "cispo")
@@ -374,6 +375,21 @@ def test_kl_is_logged(groups, update) -> None:
     assert build("rloo").advantages(groups).stats["kl"] == pytest.approx(np.concatenate(seen).mean(), rel=1e-5)
 
 
+def test_a_capped_kl_estimate_has_no_gradient_beyond_the_cap() -> None:
+    """k3 of d = logp − ref: exp(−d) − 1 + d, cut off at 10; d = −3 gives 16.1, d = −1 gives 0.718."""
+    zeros_T = torch.zeros(2, dtype=torch.float64)
+    logp_T = torch.tensor([-4.0, -2.0], dtype=torch.float64, requires_grad=True)
+    old_T = logp_T.detach()
+    row_T, ref_T = torch.zeros(2, dtype=torch.int64), old_T + torch.tensor([3, 1])
+    micro = MicroBatch(zeros_T, torch.ones_like(zeros_T), old_T, row_T, 1, ref_logp_T=ref_T)
+    loss, stats = build("grpo", kl=0.5, kl_cap=10.0).loss(Outputs(logp_T), micro)
+    loss.backward()
+    assert stats["kl"].tolist() == pytest.approx([10.0, math.e - 2])
+    assert logp_T.grad is not None
+    assert logp_T.grad.tolist() == pytest.approx([0.0, 0.5 * (1 - math.e)])
+    assert build("grpo").kl_cap is None
+
+
 # --- engine against learner --------------------------------------------------------------------------------------
 
 
@@ -428,6 +444,14 @@ def test_dynamic_sampling_waits_for_informative_groups(scored, make_group) -> No
         assert algorithm.enough([informative[0], idle, half, informative[1]], 2)
     for name in ("grpo", "dr_grpo", "rloo", "reinforce_pp", "gspo", "supervised"):
         assert build(name).enough([idle], 2)
+
+
+def test_fewer_informative_groups_than_a_draw_has_may_be_enough(make_group) -> None:
+    groups = [make_group(n, [0.0, 1.0], [2, 2]) for n in "ab"]
+    assert build("dapo", informative=2).enough(groups, 16)
+    assert not build("dapo", informative=2).enough(groups[:1], 16)
+    assert not build("dapo").enough(groups, 16)
+    assert len(build("dapo", informative=1).advantages(groups).rows) == 4, "what was drawn beyond it is used too"
 
 
 def test_length_alone_makes_no_group_informative(make_group) -> None:
