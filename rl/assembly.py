@@ -53,6 +53,8 @@ class Parts:
     held_out: list[Prompt]
     collapse: CollapseWatch
     turning: TurningWatch
+    gpus: float
+    """GPUs that learner and workers hold."""
 
     @property
     def states(self) -> dict[str, Any]:
@@ -206,7 +208,19 @@ def assemble(run: Run, model: str) -> Parts:
         problems.held_out,
         CollapseWatch(config.collapse, verifier, run.terminal.warn),
         TurningWatch(config.turning, run.terminal.say),
+        held_gpus(config, learner),
     )
+
+
+def held_gpus(config: Config, learner: Learner | LearnerGroup) -> float:
+    """GPUs that a run holds: its learner's, one a rank, and those that Ray reserves for its workers."""
+    from ..rollouts.workers.options import Resources
+    from ..rollouts.workers.placement import demand
+
+    ranks, rollouts = config.learner.ranks, config.rollouts
+    workers = rollouts.workers or int(type(rollouts.engine).apart)
+    learning = ranks * demand(Resources()).get("GPU", 0.0) if ranks > 1 else float(learner.device.startswith("cuda"))
+    return learning + (workers * demand(rollouts.resources).get("GPU", 0.0) if workers else 0.0)
 
 
 def _held_out_loss(run: Run, learner: Learner | LearnerGroup, problems: Problems) -> HeldOutLoss | None:

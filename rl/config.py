@@ -24,6 +24,7 @@ from .choices import FILE_PATTERN, Choice, describe
 from .collapse import Collapse
 from .learner.options import LearnerOptions
 from .own import own_reward, own_verifier
+from .runs.cost import Cost
 from .runs.metrics import TrackerName
 from .suggestions import explain
 from .turning import Turning
@@ -194,6 +195,7 @@ class Config(Options):
     tracking: Tracking = Tracking()
     collapse: Collapse = Collapse()
     turning: Turning = Turning()
+    cost: Cost = Cost()
     trackers: list[TrackerName] = Field(default_factory=list)
     """Where metrics go besides metrics.jsonl."""
 

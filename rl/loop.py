@@ -39,6 +39,7 @@ def train(config: Config, *, recipe: str = "run", model: str | None = None, resu
     with open_run(config, recipe, resume=resume) as run:
         parts = assemble(run, model or config.model)
         try:
+            run.meter.hold(parts.gpus)
             run.restore(parts.states, parts.tracker)
             return learn(run, parts)
         finally:
@@ -95,11 +96,11 @@ def evaluate(run: Run, parts: Parts, name: str) -> Tally | None:
     if known is not None or problems == 0 or not parts.held_out:
         return known
     run.terminal.say(f"evaluating the {name} policy on {min(problems, len(parts.held_out))} held-out problems")
-    version, tally, groups = parts.evaluator.measure(parts.learner.policy, problems, run.config.eval.n)
+    measured = parts.evaluator.measure(parts.learner.policy, problems, run.config.eval.n)
     if name == "base" and run.config.eval.uplift:
-        uplift.keep(run.folder / uplift.KEPT, groups, run.config.eval.uplift, parts.learner)
-    run.keep_evaluation(name, tally, version)
-    return tally
+        uplift.keep(run.folder / uplift.KEPT, measured.groups, run.config.eval.uplift, parts.learner)
+    run.keep_evaluation(name, measured)
+    return measured.tally
 
 
 def measure_uplift(run: Run, parts: Parts) -> dict[str, Any] | None:
@@ -121,7 +122,5 @@ def evaluate_online(run: Run, parts: Parts, step: int) -> dict[str, float]:
     if settings.every == 0 or step % settings.every or not parts.held_out:
         return loss
     with run.clock("evaluate"):
-        version, tally, _ = parts.evaluator.measure(
-            parts.learner.policy, settings.online_problems, settings.online_samples
-        )
-    return loss | run.keep_evaluation(f"step_{step}", tally, version)
+        measured = parts.evaluator.measure(parts.learner.policy, settings.online_problems, settings.online_samples)
+    return loss | run.keep_evaluation(f"step_{step}", measured)

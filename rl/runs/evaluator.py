@@ -21,6 +21,11 @@ class Measured(NamedTuple):
     tally: Tally
     groups: list[Group]
 
+    @property
+    def tokens(self) -> int:
+        """Of all completions."""
+        return sum(int(group.lengths_G.sum()) for group in self.groups)
+
 
 @dataclass(frozen=True)
 class Evaluator:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ...parts import RunError, UserError
 from ...records import Group, Version
 from ..config import Config, parse_yaml, resolve, to_tree, to_yaml
-from . import checkpoint, evaluation
+from . import checkpoint, cost, evaluation
 from .clock import Clock
 from .files import append_line, discard, keep_lines, sweep, write_json, write_lines, write_text
 from .locks import take
@@ -29,8 +29,9 @@ from .terminal import Terminal
 if TYPE_CHECKING:
     from ..turning import Turn
     from ..updates.tracker import Tracker
+    from .evaluator import Measured
 
-MAY_CHANGE = ("steps", "checkpoint", "eval", "collapse", "turning", "trackers", "out")
+MAY_CHANGE = ("steps", "checkpoint", "eval", "collapse", "turning", "cost", "trackers", "out")
 """Keys to which a resume may give another value: how long a run goes on and how it is watched, not what it does."""
 
 
@@ -47,6 +48,7 @@ class Run:
     recipe: str
     terminal: Terminal
     metrics: Metrics
+    meter: cost.Meter
     lock: TextIO
     fresh: bool
     """Whether this process made the folder."""
@@ -68,6 +70,7 @@ class Run:
             self._note_failure(error)
         with contextlib.ExitStack() as closing:  # all of them, though one may meet a full disk
             closing.callback(self.lock.close)
+            closing.callback(self.meter.close)
             closing.callback(self.terminal.close)
             closing.callback(self.metrics.close)
         if unused:  # bad input found while assembling: the same command with better input finds the name free
@@ -122,6 +125,8 @@ class Run:
         self.step = step
         self.tokens += stats["completions/tokens"]
         self.metrics.write(step, {**stats, **timing})
+        self.meter.count(sampled=stats["completions/tokens"], trained=stats.get("tokens", 0))
+        self.meter.save()
         self.terminal.step(step, self.config.steps, {**stats, **timing})
         due = step % self.config.checkpoint.every == 0 or step == self.config.steps
         if due or self._is_best(step):
@@ -162,17 +167,20 @@ class Run:
         path = self.folder / "evaluations" / f"{name}.json"
         return evaluation.read(path) if path.is_file() else None
 
-    def keep_evaluation(self, name: str, tally: evaluation.Tally, version: Version) -> dict[str, float]:
+    def keep_evaluation(self, name: str, measured: Measured) -> dict[str, float]:
         """Write an evaluation down and return its metrics; one while training may make its step the best so far."""
+        version, tally, _ = measured
         value = evaluation.to_json(tally, version=version.number, digest=version.digest, name="held_out")
         write_json(self.folder / "evaluations" / f"{name}.json", value)
+        self.meter.count(evaluated=measured.tokens)
+        self.meter.save()
         best = checkpoint.best(self.checkpoints)
         score = value.get("pass@1")
         if name.startswith("step_") and score is not None and (best is None or score > best["value"]):
             checkpoint.mark_best(self.checkpoints, version.number, "pass@1", score)
-        measured = {key: x for key, x in value.items() if key.startswith("pass@")} | evaluation.figures(tally.report)
-        measured |= {"unique_right": value["unique_right"]["mean"]} if "unique_right" in value else {}
-        return {f"eval/held_out/{key}": x for key, x in measured.items()}
+        means = {key: x for key, x in value.items() if key.startswith("pass@")} | evaluation.figures(tally.report)
+        means |= {"unique_right": value["unique_right"]["mean"]} if "unique_right" in value else {}
+        return {f"eval/held_out/{key}": x for key, x in means.items()}
 
     def finish(
         self,
@@ -182,6 +190,7 @@ class Run:
         uplift: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Write summary.json and return it."""
+        change = evaluation.change(base, final) if base and final else None
         summary: dict[str, Any] = {
             "recipe": self.recipe,
             "model": self.config.model,
@@ -191,8 +200,9 @@ class Run:
             "tokens": self.tokens,
             "base": evaluation.summarise(base) if base else None,
             "final": evaluation.summarise(final) if final else None,
-            "change": evaluation.change(base, final) if base and final else None,
+            "change": change,
             "uplift": uplift,
+            "cost": cost.summarise(self.meter.save(), self.config.cost, (change or {}).get("pass@1")),
             "best": checkpoint.best(self.checkpoints),
             "turning_points": [turn.to_json() for turn in turns],
             "versions": installed_versions(),
@@ -255,8 +265,10 @@ def open_run(config: Config, recipe: str, *, resume: bool) -> Run:
         terminal = Terminal(folder / "logs" / "run.log")
         undo.callback(terminal.close)
         metrics = Metrics(folder, open_trackers(config.trackers, folder, to_tree(config)))
+        undo.callback(metrics.close)
+        meter = cost.Meter(folder / cost.FILE, fresh=not resume)
         undo.pop_all()
-    return Run(folder, config, recipe, terminal, metrics, lock, fresh=not resume)
+    return Run(folder, config, recipe, terminal, metrics, meter, lock, fresh=not resume)
 
 
 def read_config(folder: Path, overrides: dict[str, Any] | None = None) -> Config:
@@ -290,7 +302,7 @@ def _check_resume(folder: Path, config: Config) -> None:
     if changed:
         raise UserError(
             f"the run in {folder} was started with another {', '.join(changed)}; resume it with the same "
-            "configuration (only steps, checkpoint, eval, collapse, turning, trackers may differ), or start a new run"
+            f"configuration (only {', '.join(MAY_CHANGE[:-1])} may differ), or start a new run"
         )
     if config.steps < (done := _done(folder)):
         raise UserError(f"the run in {folder} has done {done} steps; steps={config.steps} is less")

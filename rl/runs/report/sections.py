@@ -16,6 +16,7 @@ from .diversity import diversity
 from .figures import interval
 from .page import Section, h, table_html
 from .reported import reported
+from .spending import spending
 from .timeline import timeline_chart
 from .updates import map_sections
 from .workers import workers_note
@@ -194,13 +195,13 @@ def updates(runs: Sequence[Run]) -> Section | None:
 
 
 def cost(runs: Sequence[Run]) -> Section | None:
-    """Time by stage, when each stage ran (of a single run), and memory."""
+    """What was spent, time by stage, when each stage ran (of a single run), and memory."""
     charts = [chart for family in COST for chart in family_charts(runs, family)]
     drawn = timeline_chart(runs[0]) if len(runs) == 1 else None
     charts[1:1] = [drawn] if drawn else []
     note = workers_note(runs[0]) if len(runs) == 1 else ""
-    body = f'<p class="note">{h(note)}</p>' if note else ""
-    return Section("cost", "Time and memory", body, tuple(charts)) if charts else None
+    body = spending(runs) + (f'<p class="note">{h(note)}</p>' if note else "")
+    return Section("cost", "Cost, time and memory", body, tuple(charts)) if charts or body else None
 
 
 SECTIONS: tuple[Callable[[Sequence[Run]], Section | None], ...] = (
