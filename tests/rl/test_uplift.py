@@ -117,7 +117,7 @@ def test_a_run_cut_in_two_measures_the_same_uplift_and_eval_finds_it_again(even_
 
 def test_different_right_samples_are_counted_as_the_kept_texts_say(even_recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    train(str(even_recipe), out=str(out), steps=1, **{"eval.n": 6})
+    train(str(even_recipe), out=str(out), steps=1, **dict[str, Any]({"eval.n": 6}))
     rows = [json.loads(line) for line in (out / "evaluations" / "base.jsonl").read_text().splitlines()]
     right = {(row["problem"], row["text"].strip()) for row in rows if row["outcome"] == "right"}
     base = json.loads((out / "evaluations" / "base.json").read_text())
@@ -130,7 +130,7 @@ def test_different_right_samples_are_counted_as_the_kept_texts_say(even_recipe: 
 
 def test_a_resume_that_asks_too_late_is_told(even_recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    train(str(even_recipe), out=str(out), steps=1, **{"eval.uplift": 2})
+    train(str(even_recipe), out=str(out), steps=1, **dict[str, Any]({"eval.uplift": 2}))
     result = train(str(even_recipe), out=str(out), steps=2, resume=True, **{"eval.uplift": 4})
     assert result["uplift"] is None
     assert "no uplift is measured" in (out / "logs" / "run.log").read_text()
@@ -139,4 +139,4 @@ def test_a_resume_that_asks_too_late_is_told(even_recipe: Path, tmp_path: Path) 
 
 def test_more_samples_than_are_drawn_are_refused(even_recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="uplift=9 asks for more samples than n=8"):
-        train(str(even_recipe), out=str(tmp_path / "run"), **{"eval.uplift": 9})
+        train(str(even_recipe), out=str(tmp_path / "run"), **dict[str, Any]({"eval.uplift": 9}))
