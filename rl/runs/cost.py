@@ -188,4 +188,5 @@ def summarise(spent: Spent, prices: Cost, gain: Mapping[str, Any] | None) -> dic
     }
     points = 100 * gain["mean"] if gain and gain["ci95"][0] > 0 else None
     shares = None if points is None else {key: None if x is None else x / points for key, x in figures.items()}
-    return {**figures, "points": points, "per_point": shares, "spent": asdict(spent), "prices": prices.model_dump()}
+    whole_spent = {**asdict(spent), "unread": list(spent.unread)}
+    return {**figures, "points": points, "per_point": shares, "spent": whole_spent, "prices": prices.model_dump()}

@@ -33,7 +33,8 @@ def test_train_returns_the_summary_that_it_writes(tiny_recipe: Path, tmp_path: P
     summary = underdog.train(str(tiny_recipe), seed=3, steps=2, resume=False, out=str(out), **{"learner.lr": 1e-4})
     assert summary == json.loads((out / "summary.json").read_text())
     assert (summary["seed"], summary["steps"], summary["recipe"]) == (3, 2, "tiny")
-    assert set(summary["base"]) == {"pass@1", "pass@2", "pass@4", "ci95", "problems", "samples", "ungraded"}
+    counts = {"unique_right", "problems", "samples", "ungraded"}
+    assert set(summary["base"]) == {"pass@1", "pass@2", "pass@4", "ci95"} | counts
     assert set(summary["base"]["ci95"]) == {"pass@1", "pass@2", "pass@4"}
     assert set(summary["change"]["pass@1"]) == {"mean", "ci95"}
     assert (summary["base"]["problems"], summary["base"]["samples"]) == (8, 4)
