@@ -57,7 +57,7 @@ T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 class Side:
     """A worker process."""
 
-    def __init__(self, name: str, job: Path) -> None:
+    def __init__(self, name: str, job: Path, worker: str = "vs_trl_worker.py") -> None:
         self.name, self.log = name, job.with_name(f"{name}.log")
         environment = {
             **os.environ,
@@ -69,7 +69,7 @@ class Side:
         }
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("vs_trl_worker.py")), name, str(job)],
+                [sys.executable, str(Path(__file__).with_name(worker)), name, str(job)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

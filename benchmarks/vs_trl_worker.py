@@ -171,7 +171,9 @@ def underdog(job: Job, pace: Pace) -> None:
     train(resolve(job.tree()), recipe="vs_trl")
 
 
-def trl_settings(job: Job) -> Any:
+def trl_settings(
+    job: Job, batch: int = PROBLEMS * GROUP, group: int = GROUP, gradient_checkpointing: bool = False
+) -> Any:
     """The GRPOConfig that stands for the same run, set up for speed."""
     from trl.trainer.grpo_config import GRPOConfig
 
@@ -181,9 +183,9 @@ def trl_settings(job: Job) -> Any:
         bf16=job.dtype == "bfloat16",
         model_init_kwargs={"dtype": job.dtype},
         max_steps=job.steps,
-        per_device_train_batch_size=PROBLEMS * GROUP,
+        per_device_train_batch_size=batch,
         gradient_accumulation_steps=1,
-        num_generations=GROUP,
+        num_generations=group,
         max_completion_length=job.max_tokens,
         temperature=1.0,
         beta=0.0,
@@ -194,7 +196,7 @@ def trl_settings(job: Job) -> Any:
         lr_scheduler_type="constant",
         weight_decay=0.0,
         max_grad_norm=1.0,
-        gradient_checkpointing=False,
+        gradient_checkpointing=gradient_checkpointing,
         shuffle_dataset=False,
         seed=job.seed,
         save_strategy="no",
