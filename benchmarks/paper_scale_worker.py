@@ -57,7 +57,7 @@ def underdog(job: Scale, pace: Pace) -> None:
         Row(prompt_ids, tokens_T, np.full(job.max_tokens, advantage, np.float32), weight)
         for tokens_T, advantage in zip(completions_GT, advantages_G, strict=True)
     ]
-    loss: Any = GRPO(kl=0.0).loss
+    loss: Any = GRPO.model_validate({"kl": 0.0}).loss
     learner._scorer.forward = pace.timed("forward", learner._scorer.forward)
     torch.Tensor.backward = pace.timed("backward", torch.Tensor.backward)
     learner._optimizer.step = pace.timed("optimizer", learner._optimizer.step)

@@ -11,6 +11,7 @@ OVERRIDES = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, such as learner.lr=1e-4.")
 ]
 DRY_RUN = "Print the resolved configuration, try data, prompts, adapter and verifier without weights, and stop."
+REHEARSE = "Take one step at a reduced length with random weights, measure it, project it on named GPUs, and stop."
 
 
 def train(
@@ -18,6 +19,7 @@ def train(
     overrides: OVERRIDES = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in `out`.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_RUN)] = False,
+    rehearsal: Annotated[bool, typer.Option("--rehearse", help=REHEARSE)] = False,
 ) -> None:
     """Train what a recipe describes, into a run folder of its own."""
     from ..config import parse_overrides, read_recipe, resolve, to_yaml
@@ -33,6 +35,12 @@ def train(
         typer.echo(plan(config, name))
         settle(config)
         check(config, typer.echo)
+        return
+    if rehearsal:
+        from ..rehearsal.shown import shown
+        from ..rehearsal.step import rehearse
+
+        typer.echo(shown(rehearse(config, typer.echo), config, name))
         return
     if resume and config.out is None:
         from ...parts import UserError

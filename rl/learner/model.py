@@ -134,6 +134,14 @@ def shape_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in SHAPES.glob("*.json")))
 
 
+def shape_for(model: str) -> str | None:
+    """The name of the shape with the dimensions of `model`, by the ids for which its file says that it stands."""
+    for name in shape_names():
+        if model in read_shape(name).get("stands_for", ()):
+            return name
+    return None
+
+
 def _from_pretrained(name: str, dtype: torch.dtype, extra: dict[str, Any]) -> Base:
     from transformers import AutoModelForCausalLM
 
