@@ -15,7 +15,9 @@ from .costs import (
     decode_flops,
     engine_bytes,
     forward_flops,
+    hashed_bytes,
     learner_bytes,
+    merge_bytes,
     scoring_flops,
 )
 
@@ -25,12 +27,13 @@ SLOTS = 256
 
 @dataclass(frozen=True)
 class Card:
-    """What a device can do: operations and bytes a second, and bytes of memory."""
+    """What a device can do: operations and bytes a second, and bytes of memory; and SHA-256 on its host."""
 
     name: str
     flops: float
     bandwidth: float
     memory: float
+    hashing: float = 1.5e9
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ def stage_seconds(work: Work, card: Card, shares: Shares) -> dict[str, float]:
     forward = sum(forward_flops(shape, trained, piece) for piece in pieces)
     backward = sum(backward_flops(shape, trained, piece, work.passes.checkpointing) for piece in pieces)
     return {
-        "publish": 2 * size * trained.parameters / bandwidth,
+        "publish": hashed_bytes(trained, work.passes, size) / card.hashing
+        + merge_bytes(trained, work.passes) / bandwidth,
         "decode": max(read, decode_flops(shape, lengths) / flops, steps * shares.step),
         "annotate": work.passes.scorings * scored / flops,
         "forward": work.passes.epochs * forward / flops,

@@ -26,6 +26,8 @@ ATTENTION_BACK = 2.5
 """Products in attention's backward pass over those in its forward: five for two, the scores computed again."""
 OPTIMIZER_BYTES = 16
 """A trained number in float32, its gradient and Adam's two moments."""
+MERGE_TRAFFIC = 40
+"""Bytes that merging a weight moves: it is widened, its update made, scaled and added, the sum rounded and copied."""
 OPTIMIZER_TRAFFIC = 28
 """Bytes that a step of Adam moves for each: four are read, and all but the gradient written."""
 
@@ -139,8 +141,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Passes:
-    """How a step uses its samples."""
+    """How a step uses the policy and its samples."""
 
+    merged: bool
+    """Whether the effective weights are published, not an adapter beside the base."""
     scorings: int
     """Forward passes without gradients before the update."""
     epochs: int
@@ -177,6 +181,17 @@ def backward_flops(shape: Shape, trained: Trained, piece: Piece, checkpointing: 
     head = 4.0 * shape.head * piece.scored if trained.whole else 0.0
     again = layers_flops(shape, trained, piece) if checkpointing else 0.0
     return own * piece.tokens + attention + head + again
+
+
+def hashed_bytes(trained: Trained, passes: Passes, size: int) -> float:
+    """Read by SHA-256 at a publication: what is trained, and what is sent, before it is sent and after."""
+    sent = size * trained.parameters if passes.merged else 4 * trained.numbers
+    return float(4 * trained.numbers + 2 * sent)
+
+
+def merge_bytes(trained: Trained, passes: Passes) -> float:
+    """Moved to make what is published: each weight's sum in float32, rounded, and its copy."""
+    return float(MERGE_TRAFFIC * trained.parameters) if passes.merged else 0.0
 
 
 def decode_flops(shape: Shape, lengths: Lengths) -> float:

@@ -37,12 +37,14 @@ def _measured(found: Measured, recipe: str) -> list[str]:
     held, top = found.predicted_bytes() / GIB, max(found.peaks[name] for name in STAGES[1:]) / GIB
     return [
         f"rehearsed one step of {recipe}: {found.model}, random weights, {found.dtype} on {found.device}; "
-        f"{lengths.group} samples of {lengths.new} forced tokens after a prompt of {lengths.prompt}",
+        f"{lengths.group} samples of {lengths.new} forced tokens after a prompt of {lengths.prompt}, decoded by the "
+        "engine local",
         *_table(rows),
         f"peak: {found.peak_of}; after loading {top:.2f} GiB, predicted {held:.2f} GiB, predicted / measured "
         f"{held / top:.2f}",
         f"predicted from this device's own ceilings, measured just now: {found.ceiling.flops / 1e12:.2f} TFLOP/s in a "
-        f"{found.dtype} product, {found.ceiling.bandwidth / 1e9:.1f} GB/s in a copy",
+        f"{found.dtype} product of the model's widest layer, {found.ceiling.bandwidth / 1e9:.1f} GB/s in a copy, "
+        f"{found.ceiling.hashing / 1e9:.1f} GB/s hashed",
     ]
 
 
@@ -82,8 +84,10 @@ def _assumed(full: Work, config: Config) -> list[str]:
         f"passes over the samples: {passes.scorings} without gradients, {passes.epochs} with, in micro-batches of at "
         f"most {full.budget:,} tokens, a prompt once in each",
         f"decoding at most {SLOTS} samples at once: each step reads all weights and every sample's cache",
-        "publishing reads and writes the weights once; the card holds the learner and an engine with its own copy",
-        "left out: verifying, evaluations, checkpoints, proofs of freshness, and what lies between stages",
+        f"publishing {'merges, copies and hashes all weights' if passes.merged else 'hashes the adapter'}, by SHA-256 "
+        f"on the host at {CARDS[0].hashing / 1e9:.1f} GB/s",
+        "one card holds the learner and an engine with weights of its own",
+        "left out: verifying, evaluations, checkpoints, update maps, and what lies between stages",
     ]
     if config.rollouts.max_staleness:
         lines.append("stages one after another, though this recipe overlaps them")

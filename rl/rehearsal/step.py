@@ -7,6 +7,7 @@ nothing is judged, and nothing is written. All happens in this process, on one d
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from ...records import Group, Problem, Request, Sampling, Verdict, derive_seed
 from ...rollouts.base import Surroundings
 from ..assembly import build_learner, dtype_name
 from ..config import Config
+from ..freshness import Proven
 from ..learner.learner import PASSES
 from ..learner.model import PREFIX, shape_for, shape_names, skeleton
 from ..learner.scorer import Scorer
@@ -42,10 +44,8 @@ PROMPT = 64
 NEW = 128
 """Tokens of each of its completions, where the recipe allows as many."""
 STAGES = ("load", "publish", "decode", "annotate", "update")
-SIDE = 2048
-"""Of the square matrices by whose product a device is measured."""
-COPIED = 1 << 28
-"""Bytes of the copy by which it is measured."""
+COPIED, HASHED = 1 << 28, 1 << 25
+"""Bytes of the copy and of the hash by which a device is measured."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,10 @@ class Measured:
         return stage_seconds(self.work, self.ceiling, CEILING)
 
     def predicted_bytes(self) -> float:
-        """Memory that they give."""
-        return self.before + sum(memory_bytes(self.work).values())
+        """Memory that they give, with what the engine of a CPU keeps in oneDNN's order beside bfloat16 layers."""
+        twice = self.device == "cpu" and self.dtype == "bfloat16"
+        reordered = self.work.size * self.work.shape.linear if twice else 0
+        return self.before + sum(memory_bytes(self.work).values()) + reordered
 
 
 @dataclass
@@ -152,7 +154,8 @@ def rehearse(config: Config, say: Callable[[str], None]) -> Measured:
     )
     shape, size = Shape.of(learner.model_config), getattr(torch, dtype).itemsize
     budget = config.learner.tokens or (2048 if learner.device == "cpu" else 16384)
-    work = Work(shape, trained, short, _passes(config), size, budget)
+    work = Work(shape, trained, short, _passes(config, merged=True), size, budget)
+    merged = config.rollouts.engine.form(learner.policy) == "weights"
     return Measured(
         model,
         learner.device,
@@ -160,9 +163,9 @@ def rehearse(config: Config, say: Callable[[str], None]) -> Measured:
         stages.seconds,
         stages.peaks,
         before,
-        _ceiling(learner.device, getattr(torch, dtype)),
+        _ceiling(shape, short.samples * short.new, learner.device, getattr(torch, dtype)),
         work,
-        Work(shape, trained, full, _passes(config), 2, config.learner.tokens or 16384),
+        Work(shape, trained, full, _passes(config, merged=merged), 2, config.learner.tokens or 16384),
         peak.what,
     )
 
@@ -199,18 +202,18 @@ def _needs(config: Config) -> frozenset[str]:
     return config.algorithm.needs | config.shaping.needs
 
 
-def _passes(config: Config) -> Passes:
+def _passes(config: Config, *, merged: bool) -> Passes:
     needs = _needs(config)
     scorings = sum(1 for names in PASSES if needs & set(names))
     epochs = getattr(config.algorithm, "epochs", 1)
-    return Passes(scorings, epochs, config.learner.gradient_checkpointing)
+    return Passes(merged, scorings, epochs, config.learner.gradient_checkpointing)
 
 
 def _step(config: Config, learner: Learner, lengths: Lengths, stages: Stages, scratch: Path) -> None:
     """Publish, decode, annotate and update, each as a stage."""
     learner.tokenizer.eos_token = None  # so that no completion ends before its length
     learner.model_config.eos_token_id = None
-    engine = find("engine", "local")().open(Surroundings(learner.tokenizer, learner.device, scratch))
+    engine = Proven(find("engine", "local")().open(Surroundings(learner.tokenizer, learner.device, scratch)))
     with stages("publish"):
         engine.publish(learner.policy)
     draw = np.random.default_rng(derive_seed(config.seed, "rehearsal"))
@@ -240,16 +243,18 @@ def _rewarded(group: Group, draw: np.random.Generator) -> Group:
     return replace(group, rewards_G=rewards_G, raw_G=rewards_G)
 
 
-def _ceiling(device: str, dtype: torch.dtype) -> Card:
-    """What the device does at best, of three attempts: a square product, and a copy (read and written)."""
-    a, b = (torch.randn(SIDE, SIDE, device=device).to(dtype) for _ in range(2))
+def _ceiling(shape: Shape, tokens: int, device: str, dtype: torch.dtype) -> Card:
+    """What the device does at best: the tokens into the model's widest layer, a copy (read and written), a hash."""
+    x_TH = torch.randn(tokens, shape.hidden, device=device).to(dtype)
+    weight_IH = torch.randn(shape.inner, shape.hidden, device=device).to(dtype)
     source = torch.ones(COPIED, dtype=torch.int8, device=device)
-    target = torch.empty_like(source)
+    target, hashed = torch.empty_like(source), bytes(HASHED)
     return Card(
         "this device",
-        2 * SIDE**3 / _fastest(lambda: torch.mm(a, b)),
+        2 * tokens * weight_IH.numel() / _fastest(lambda: torch.mm(x_TH, weight_IH.t())),
         2 * COPIED / _fastest(lambda: target.copy_(source)),
-        0.0,
+        memory=0.0,
+        hashing=HASHED / _fastest(lambda: hashlib.sha256(hashed).digest()),
     )
 
 
