@@ -57,7 +57,8 @@ class Unlikely(Analysis):
         policies |= {arm: _measured(study, arm, "final") for arm in study.arms}
         constant = _constant(study)
         uplift = {arm: _uplift(study, arm) for arm in study.arms}
-        tables = [_curves(policies), _differences(policies), _parts(policies)]
+        tables = [_curves(policies), _differences(policies)]
+        tables += [_parts(policies)] if policies[START].sources else []
         tables += [_uplifts(uplift)] if any(uplift.values()) else []
         tables += [_constants(constant)] if constant is not None else []
         said = [_rise(policies), _far(policies)]

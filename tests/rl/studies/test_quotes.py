@@ -14,6 +14,7 @@ QUOTED = [
     ("ppo.md", "Against GRPO", "ppo"),
     ("nlu.md", "What came of it", "nlu-small"),
     ("unlikely.md", "What the toy came to", "unlikely-toy"),
+    ("unlikely.md", "What the arithmetic came to", "unlikely-arithmetic"),
 ]
 
 
