@@ -35,7 +35,6 @@ Reading the logits in blocks is known from Milakov and Gimelshein, "Online norma
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -44,6 +43,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
 from .gpu.device import takes
+from .head import Head, HeadTerms, Reading, Want, wide
 
 # Logits alive at once, in elements. Each block of tokens reads the whole head anew, so below some 200 tokens (at a
 # vocabulary of 150,000) the matrix products wait for memory; above, more memory buys little time. Two float32
@@ -142,49 +142,6 @@ def _check_tensors(hidden_TH: Tensor, weight_VH: Tensor, tokens_T: Tensor, bias_
             raise ValueError(f"tokens_T must lie in [0, {vocabulary}), got ids from {low} to {high}")
 
 
-@dataclass(frozen=True)
-class Want:
-    """What to compute beside the log-probabilities. `slopes`: the gradients in the hidden states, for later."""
-
-    entropy: bool
-    entropy_grad: bool
-    rivals: bool
-    slopes: bool
-
-
-@dataclass(frozen=True)
-class Head:
-    """The way from hidden states to logits. `scale` is one over the temperature."""
-
-    weight_VH: Tensor
-    bias_V: Tensor | None
-    scale: float
-    softcap: float | None
-
-    def finish_(self, z: Tensor, bias: Tensor | None) -> Tensor | None:
-        """Products become logits, in place. The bend is d logit / d product over `scale`, None for 1 everywhere."""
-        if bias is not None:
-            z.add_(bias)
-        if self.softcap is None:
-            if self.scale != 1:
-                z.mul_(self.scale)
-            return None
-        z.div_(self.softcap).tanh_()
-        bend = z.square().neg_().add_(1)
-        z.mul_(self.softcap * self.scale)
-        return bend
-
-    def slope(self, tokens_T: Tensor, bend_T: Tensor | None) -> Tensor:
-        """The gradient of one logit a token in its hidden state, over `scale`; in the wide dtype [T, H]."""
-        row_TH = self.weight_VH[tokens_T].to(wide(self.weight_VH.dtype))
-        return row_TH if bend_T is None else row_TH * bend_T[:, None]
-
-    def chosen(self, hidden_TH: Tensor, tokens_T: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The chosen tokens' logits, as exact as float32 has them, and what `finish_` gives for these."""
-        z_T = (hidden_TH * self.weight_VH[tokens_T].to(wide(hidden_TH.dtype))).sum(-1)
-        return z_T, self.finish_(z_T, None if self.bias_V is None else self.bias_V[tokens_T])
-
-
 class _Scratch:
     """A buffer for a block of logits, and one in the dtype of the matrix products where that is narrower.
 
@@ -210,11 +167,6 @@ class _Scratch:
         return values if self.narrow is None else self.narrow[: len(values)].copy_(values)
 
 
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """That of all between the matrix products."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def _leaves_wide(operand: Tensor) -> bool:
     """Whether a product of narrow operands can leave in float32: so far cuBLAS alone offers it."""
     return operand.is_cuda and torch.version.hip is None and operand.dtype in (torch.bfloat16, torch.float16)
@@ -230,19 +182,6 @@ def _blocks(length: int, width: int) -> list[slice]:
     count = max(1, min(length, -(-length * width // BLOCK_ELEMENTS)))
     step = -(-length // count)
     return [slice(start, min(start + step, length)) for start in range(0, max(1, length), max(1, step))]
-
-
-class Reading(NamedTuple):
-    """What a pass over the logits gives: numbers a token, and their gradients in the hidden state (the slopes)."""
-
-    logp_T: Tensor
-    lse_T: Tensor
-    entropy_T: Tensor | None
-    rival_logp_T: Tensor | None
-    rival_T: Tensor | None
-    logp_slope_TH: Tensor | None = None
-    entropy_slope_TH: Tensor | None = None
-    rival_slope_TH: Tensor | None = None
 
 
 def _read(head: Head, hidden_TH: Tensor, tokens_T: Tensor, want: Want) -> Reading:
@@ -388,17 +327,6 @@ def _head_grads(
         if weight_grad_VH is not None:
             weight_grad_VH[rows] = _product(scratch.operand(grad_VT), hidden_TH)
     return weight_grad_VH, bias_grad_V
-
-
-class HeadTerms(NamedTuple):
-    """The gradient in the logits, times the scale: p (constant + linear log p), save at `places`."""
-
-    lse_T: Tensor
-    constant_T: Tensor
-    linear_T: Tensor | None
-    """None for 0 everywhere."""
-    places: list[tuple[Tensor, Tensor]]
-    """Ids, -1 for nowhere, and the gradients in their logits: of the chosen tokens, and of the rivals if there are."""
 
 
 def _head_terms(head: Head, tokens_T: Tensor, reading: Reading, sent: tuple[Tensor | None, ...]) -> HeadTerms:

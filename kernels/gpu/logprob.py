@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..logprob import Head, HeadTerms, Reading, Want, wide
+from ..head import Head, HeadTerms, Reading, Want, wide
 from .device import launch
 
 BLOCK_ELEMENTS = 2**26

@@ -206,7 +206,7 @@ def test_one_token_no_token_tiny_vocabularies_and_flat_logits(interpreted: Any) 
 def check_ties() -> None:
     """Logits 1, 3, 3, 3: of equals the first, in lanes apart and over several steps, but never the chosen one."""
     from underdog.kernels.gpu import logprob as gpu
-    from underdog.kernels.logprob import Head, Want
+    from underdog.kernels.head import Head, Want
 
     weight_VH = torch.tensor([[1.0], *[[3.0]] * 39])
     head, want = Head(weight_VH, None, 1.0, None), Want(False, False, True, False)
