@@ -21,16 +21,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from statistics import mean, median
-from typing import Any
 
 from paper_scale_worker import Scale
-from vs_trl import SIDES, Side, cores
+from sides import SIDES, cores, show, take_turns, trl_over_ours
 
 WARM_UP = 1
 """Steps of each side that are left out: the first has no moments, and compiles its products."""
@@ -55,13 +51,11 @@ def main() -> None:
         found = []
         for checkpointing in settings:
             job = Scale(
-                base=str(model),
                 model=str(model),
                 folder=folder,
                 dtype="bfloat16",
                 steps=options.steps + WARM_UP,
                 max_tokens=options.max_tokens,
-                forced=True,
                 seed=0,
                 lr=1e-6,
                 threads=options.threads,
@@ -100,46 +94,19 @@ def race(job: Scale) -> tuple[float, float]:
     """
     path = Path(job.folder) / "job.json"
     path.write_text(json.dumps(asdict(job)))
-    with ExitStack() as stack:
-        sides = [stack.enter_context(Side(name, path, worker="paper_scale_worker.py")) for name in SIDES]
-        rows: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
-        for side in sides:
-            side.report()
-        for step in range(1, job.steps + 1):
-            for side in sides:
-                side.go()
-                rows[side.name].append(side.report())
-            told = ", ".join(f"{name} {reports[-1]['seconds']:.2f} s" for name, reports in rows.items())
-            print(f"step {step} of {job.steps}: {told}", file=sys.stderr)
+    how = "with" if job.checkpointing else "without"
+    rows = take_turns(path, "paper_scale_worker.py", job.steps, f"{how} checkpointing,")
     theirs, ours = (rows[name][0]["figures"]["grad_norm"] for name in SIDES)
     if abs(theirs - ours) > AGREE * theirs:
         raise SystemExit(f"the sides did not do the same work: gradient norms {theirs:.4g} and {ours:.4g}")
-    how = "with" if job.checkpointing else "without"
     print(f"\n{how} gradient checkpointing, gradient norms {theirs:.4g} and {ours:.4g}")
-    for name, reports in rows.items():
+    measured = {name: reports[WARM_UP:] for name, reports in rows.items()}
+    for name, reports in measured.items():
         show(name, reports)
-    peak = {name: reports[-1]["peak"] for name, reports in rows.items()}
-    seconds, cpu = (
-        {name: median(row[key] for row in reports[WARM_UP:]) for name, reports in rows.items()}
-        for key in ("seconds", "cpu")
-    )
-    ratio = peak["trl"] / peak["underdog"], seconds["trl"] / seconds["underdog"]
-    told = f"{ratio[0]:.2f} in memory, {ratio[1]:.2f} in seconds, {cpu['trl'] / cpu['underdog']:.2f} in CPU seconds"
-    print(f"  TRL / Underdog: {told}", flush=True)
-    return ratio
-
-
-def show(name: str, reports: list[dict[str, Any]]) -> None:
-    """One side's figures."""
-    rows = reports[WARM_UP:]
-    seconds = [row["seconds"] for row in rows]
-    stages = {stage: mean(row["stages"].get(stage, 0.0) for row in rows) for stage in rows[-1]["stages"]}
-    stages["rest"] = mean(seconds) - sum(stages.values())
-    print(
-        f"  {name:9s} {median(seconds):.2f} s a step ({min(seconds):.2f} to {max(seconds):.2f}), "
-        f"{median(row['cpu'] for row in rows):.2f} CPU s, peak memory {rows[-1]['peak']:.0f} MiB"
-    )
-    print("            " + ", ".join(f"{stage} {value:.2f}" for stage, value in stages.items()))
+    peaks = [rows[name][-1]["peak"] for name in SIDES]
+    memory, seconds, cpu = peaks[0] / peaks[1], *(trl_over_ours(measured, key) for key in ("seconds", "cpu"))
+    print(f"  TRL / Underdog: {memory:.2f} in memory, {seconds:.2f} in seconds, {cpu:.2f} in CPU seconds", flush=True)
+    return memory, seconds
 
 
 if __name__ == "__main__":

@@ -2,21 +2,16 @@
 
     python paper_scale_worker.py trl|underdog JOB.json
 
-It takes its turns as `vs_trl_worker.py` does.
+It takes its turns as `side.py` says.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from vs_trl_worker import SEVEN, Job, Pace, trl_settings
+from side import LORA, Job, Pace, main, run_trl, trl_lora, trl_settings
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ def underdog(job: Scale, pace: Pace) -> None:
     options = {
         "lr": job.lr,
         "dtype": job.dtype,
-        "adapter": {"name": "lora", "r": 32, "alpha": 128, "dropout": 0},
+        "adapter": {"name": "lora", **LORA},
         "gradient_checkpointing": job.checkpointing,
     }
     learner = Learner(job.model, LearnerOptions.model_validate(options), seed=0, steps=job.steps, log=print)
@@ -73,8 +68,6 @@ def trl(job: Scale, pace: Pace) -> None:
     """TRL's own trainer and loop; only the batch is given instead of generated."""
     import torch
     from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import TrainerCallback
     from trl.trainer.grpo_trainer import GRPOTrainer
 
     prompt_ids, completions_GT, advantages_G = job.batch()
@@ -97,7 +90,7 @@ def trl(job: Scale, pace: Pace) -> None:
         args=trl_settings(job, batch=job.group, group=job.group, gradient_checkpointing=job.checkpointing),
         train_dataset=Dataset.from_list([{"prompt": "a"}] * job.steps),
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
-        peft_config=LoraConfig(r=32, lora_alpha=128, lora_dropout=0.0, target_modules=SEVEN, task_type="CAUSAL_LM"),
+        peft_config=trl_lora(),
     )
     norms: list[float] = []
     clip = trainer.accelerator.clip_grad_norm_
@@ -109,37 +102,9 @@ def trl(job: Scale, pace: Pace) -> None:
     def figures() -> dict[str, float]:
         return {"grad_norm": norms[-1], "entropy": trainer._metrics["train"]["entropy"][-1]}
 
-    class Turns(TrainerCallback):
-        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-            pace.turn(dict)
-
-        def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-            self.before = time.perf_counter()
-
-        def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-            pace.stages["optimizer"] = time.perf_counter() - self.before
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            pace.turn(figures, last=state.global_step == job.steps)
-
-    trainer.add_callback(Turns())
     trainer.accelerator.clip_grad_norm_ = clipped
-    trainer.compute_loss = pace.timed("forward", trainer.compute_loss)
-    trainer.accelerator.backward = pace.timed("backward", trainer.accelerator.backward)
-    trainer.train()
-
-
-def main() -> None:
-    """Do what the command line says; what libraries print goes to the standard error."""
-    import torch
-
-    side, path = sys.argv[1:]
-    pipe = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    job = Scale(**json.loads(Path(path).read_text()))
-    torch.set_num_threads(job.threads)
-    {"trl": trl, "underdog": underdog}[side](job, Pace(job.paced, pipe))
+    run_trl(trainer, job.steps, pace, figures)
 
 
 if __name__ == "__main__":
-    main()
+    main(Scale, {"trl": trl, "underdog": underdog})

@@ -29,21 +29,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean, stdev
 from typing import Any
 
-from vs_trl_worker import GROUP, PROBLEMS, Job
+from sides import SIDES, Side, cores, show, take_turns, trl_over_ours
+from vs_trl_worker import GROUP, PROBLEMS, Duel
 
-SIDES = ("trl", "underdog")
+WORKER = "vs_trl_worker.py"
 WARM_UP = 2
 """Steps of each side that are left out."""
 LEARNING_STEPS = 96
@@ -52,61 +50,6 @@ LAST = 16
 RATE = 3e-4
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """Student's t, two-sided 95 %, for 1 to 9 degrees of freedom."""
-
-
-class Side:
-    """A worker process."""
-
-    def __init__(self, name: str, job: Path, worker: str = "vs_trl_worker.py") -> None:
-        self.name, self.log = name, job.with_name(f"{name}.log")
-        environment = {
-            **os.environ,
-            "CUDA_VISIBLE_DEVICES": "",
-            "OMP_NUM_THREADS": str(json.loads(job.read_text())["threads"]),
-            # Threads that spin long at a barrier make steps ten times longer where other programs want the cores too.
-            "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
-            "TOKENIZERS_PARALLELISM": "false",
-        }
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name(worker)), name, str(job)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=environment,
-            )
-
-    def __enter__(self) -> Side:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def go(self) -> None:
-        """Let it begin a step."""
-        assert self.process.stdin is not None
-        print(file=self.process.stdin, flush=True)
-
-    def report(self) -> dict[str, Any]:
-        """What it says at the end of a step.
-
-        Raises:
-            SystemExit: it died; its last words follow.
-        """
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.name} died:\n" + "\n".join(self.log.read_text().splitlines()[-20:]))
-        return json.loads(line)
-
-    def reports(self) -> Iterator[dict[str, Any]]:
-        """What it says when nobody makes it wait: one report a step."""
-        while not (report := self.report())["last"]:
-            if "seconds" in report:
-                yield report
-        yield report
 
 
 def main() -> None:
@@ -121,7 +64,7 @@ def main() -> None:
         common = {"base": base, "max_tokens": options.max_tokens, "lr": RATE}
         ratios = []
         for dtype in dtypes:
-            job = Job(
+            job = Duel(
                 **common,
                 model=base if options.natural else str(Path(folder) / "endless"),
                 folder=str(Path(folder) / dtype),
@@ -135,7 +78,7 @@ def main() -> None:
             ratios.append(race(job))
         if options.seeds:
             jobs = [
-                Job(
+                Duel(
                     **common,
                     model=base,
                     folder=str(Path(folder) / f"seed{seed}"),
@@ -170,11 +113,6 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def find_base(model: str) -> str:
     """The base's folder; the demo's is made where there is none."""
     from underdog.rl.made import find_model
@@ -187,66 +125,46 @@ def find_base(model: str) -> str:
     return folder
 
 
-def prepare(job: Job) -> Path:
+def prepare(job: Duel) -> Path:
     """The job's file, with the problems (and the model that cannot end) beside it."""
     path = Path(job.folder) / "job.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(asdict(job)))
-    with Side("prepare", path) as side:
+    with Side("prepare", path, WORKER) as side:
         if side.process.wait():
             raise SystemExit(side.log.read_text())
     return path
 
 
-def race(job: Job) -> float:
+def race(job: Duel) -> float:
     """Both sides in turns; print their figures, and return TRL's seconds over Underdog's."""
     path = prepare(job)
-    with ExitStack() as stack:
-        sides = [stack.enter_context(Side(name, path)) for name in SIDES]
-        rows: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
-        for side in sides:
-            side.report()
-        for step in range(1, job.steps + 1):
-            for side in sides:
-                side.go()
-                rows[side.name].append(side.report())
-            told = ", ".join(f"{name} {reports[-1]['seconds']:.2f} s" for name, reports in rows.items())
-            print(f"{job.dtype} step {step} of {job.steps}: {told}", file=sys.stderr)
+    rows = take_turns(path, WORKER, job.steps, job.dtype)
     check_prompts(job)
     if job.forced:
         for name, reports in rows.items():
             if any(row["figures"]["length"] != job.max_tokens for row in reports):
                 raise SystemExit(f"{name}: not all completions have {job.max_tokens} tokens; choose another --model")
     print(f"\n{job.dtype}")
-    for name, reports in rows.items():
-        show(name, reports[WARM_UP:])
-    seconds, cpu = (
-        {name: median(row[key] for row in reports[WARM_UP:]) for name, reports in rows.items()}
-        for key in ("seconds", "cpu")
-    )
-    ratio = seconds["trl"] / seconds["underdog"]
-    print(f"  TRL / Underdog: {ratio:.2f} in seconds, {cpu['trl'] / cpu['underdog']:.2f} in CPU seconds")
+    measured = {name: reports[WARM_UP:] for name, reports in rows.items()}
+    for name, reports in measured.items():
+        show(name, reports)
+        show_samples(reports)
+    ratio = trl_over_ours(measured, "seconds")
+    print(f"  TRL / Underdog: {ratio:.2f} in seconds, {trl_over_ours(measured, 'cpu'):.2f} in CPU seconds")
     return ratio
 
 
-def show(name: str, rows: Sequence[dict[str, Any]]) -> None:
-    """One side's figures."""
-    seconds = [row["seconds"] for row in rows]
-    stages = {stage: mean(row["stages"].get(stage, 0.0) for row in rows) for stage in rows[-1]["stages"]}
-    stages["rest"] = mean(seconds) - sum(stages.values())
+def show_samples(rows: Sequence[dict[str, Any]]) -> None:
+    """One side's completions."""
     figures = {key: mean(row["figures"][key] for row in rows) for key in rows[-1]["figures"]}
-    print(
-        f"  {name:9s} {median(seconds):.3f} s a step ({min(seconds):.3f} to {max(seconds):.3f}), "
-        f"{median(row['cpu'] for row in rows):.3f} CPU s, peak memory {rows[-1]['peak']:.0f} MiB"
-    )
-    print("            " + ", ".join(f"{stage} {value:.3f}" for stage, value in stages.items()))
     print(
         f"            reward {figures['reward']:.3f}, {figures['length']:.1f} tokens a completion, "
         f"{figures['no_signal']:.2f} of groups without signal"
     )
 
 
-def check_prompts(job: Job) -> None:
+def check_prompts(job: Duel) -> None:
     """Both sides answered the same problems, step by step.
 
     Raises:
@@ -260,11 +178,11 @@ def check_prompts(job: Job) -> None:
             raise SystemExit(f"step {step}: the two sides had different problems")
 
 
-def learn(job: Job) -> dict[str, list[float]]:
+def learn(job: Duel) -> dict[str, list[float]]:
     """Both sides at once, each on its share of the threads: every step's mean reward."""
     path = prepare(job)
     with ExitStack() as stack, ThreadPoolExecutor(len(SIDES)) as pool:
-        sides = [stack.enter_context(Side(name, path)) for name in SIDES]
+        sides = [stack.enter_context(Side(name, path, WORKER)) for name in SIDES]
         rows = list(pool.map(lambda side: list(side.reports()), sides))
     check_prompts(job)
     return {name: [row["figures"]["reward"] for row in own] for name, own in zip(SIDES, rows, strict=True)}
