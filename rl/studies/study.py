@@ -11,6 +11,7 @@ from ...parts import RunError, UserError
 from ..runs.files import write_text
 from ..runs.locks import take
 from ..runs.report.page import render_page, write_page
+from .analyses.base import Analysis, SweepAnalysis
 from .finished import Finished
 from .grid import Study, read_study, study_file
 from .page import page_of
@@ -119,9 +120,13 @@ class _Trials:
 def _work(name: str, short: bool, out: Path | None, jobs: int) -> _Trainings | _Trials:
     if "experiment" in study_file(name)[2]:
         sweep = read_sweep(name, short=short)
+        if not isinstance(sweep.grid.analysis, SweepAnalysis):
+            raise UserError(f"{sweep.name}: its analysis is of trainings; an experiment needs one of trials")
         root = out or Path("studies") / sweep.form
         return _Trials(sweep, root, trials(sweep, root))
     study = read_study(name, short=short)
+    if not isinstance(study.grid.analysis, Analysis):
+        raise UserError(f"{study.name}: its analysis is of an experiment's trials; a recipe needs one of trainings")
     root = out or Path("studies") / study.form
     return _Trainings(study, root, plan(study, root), jobs)
 

@@ -24,7 +24,6 @@ from pydantic import Field, ValidationError, field_validator
 from ...parts import Options, UserError, find
 from ..choices import Choice, describe
 from ..config import filled
-from .analyses.base import SweepAnalysis
 from .experiments.base import Experiment
 from .grid import Form, Overrides, explain_in, hint, laid_over, no_seed_twice, study_file
 
@@ -68,13 +67,6 @@ class Sweep(Options):
     @classmethod
     def _once(cls, seeds: list[int]) -> list[int]:
         return no_seed_twice(seeds)
-
-    @field_validator("analysis")
-    @classmethod
-    def _of_sweeps(cls, analysis: Any) -> Any:
-        if not isinstance(analysis, SweepAnalysis):
-            raise ValueError("this analysis is of trainings; an experiment needs one derived from SweepAnalysis")
-        return analysis
 
     def form(self, short: bool) -> Sweep:
         """The sweep as it is computed: itself, or its short form.

@@ -5,14 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ....parts import Part
 from ...runs.report.charts import Chart
 from ..finished import Finished
-
-if TYPE_CHECKING:
-    from ..tried import Tried
+from ..tried import Tried
 
 Cell = str | int | float | None
 """None is what could not be had."""

@@ -221,6 +221,7 @@ def test_what_was_kept_is_drawn_in_a_fresh_clone(
         ("first:\n", "first: {lerner.lr: 1}\n", "the arm first: unknown key lerner.lr; did you mean learner.lr?"),
         ("recipe:", "analysis: amrs\nrecipe:", "did you mean 'arms'?"),
         ("short: {seeds: [3],", "short: {arms: [scond],", "short.arms names 'scond'; did you mean 'second'?"),
+        ("recipe:", "analysis: unlikely_toy\nrecipe:", "which: its analysis is of an experiment's trials"),
     ],
 )
 def test_a_mistake_in_a_grid_is_one_sentence(
@@ -228,7 +229,8 @@ def test_a_mistake_in_a_grid_is_one_sentence(
 ) -> None:
     name = write_study((old, new))
     with pytest.raises(UserError) as refused:
-        plan(read_study(str(name), short="short" in old), tmp_path)
+        run_study(str(name), short="short" in old, out=tmp_path / "study")
+    assert not (tmp_path / "study").exists()
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
 

@@ -135,7 +135,7 @@ def test_killed_and_started_again(write_sweep: Any, tmp_path: Path) -> None:
         ("lr: 0.5", "step: 5", "the arm grpo at rate 0.5: unknown key step; did you mean steps?"),
         ("mapped: [grpo,", "mapped: [gpro,", "mapped names 'gpro'; did you mean 'grpo'?"),
         ("axes: [rate]", "axes: [rat]", "short.axes names 'rat'; did you mean 'rate'?"),
-        ("analysis: {name: unlikely_toy, rates: [rate]}", "analysis: arms", "this analysis is of trainings"),
+        ("analysis: {name: unlikely_toy, rates: [rate]}", "analysis: arms", "lifted: its analysis is of trainings"),
     ],
 )
 def test_a_mistake_in_a_sweep_is_one_sentence(
@@ -143,6 +143,7 @@ def test_a_mistake_in_a_sweep_is_one_sentence(
 ) -> None:
     name = write_sweep((old, new))
     with pytest.raises(UserError) as refused:
-        trials(read_sweep(str(name)), tmp_path)
+        run_study(str(name), out=tmp_path / "study")
+    assert not (tmp_path / "study").exists()
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
