@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from ..parts import AbsentError
+from ..parts import AbsentError, UserError
 from .config import Config, read_recipe, resolve, to_tree
 from .loop import train
 from .runs.files import discard, replacing, write_json
@@ -21,7 +21,11 @@ PREFIX = "recipe:"
 def find_model(model: str) -> str:
     """The model's id or folder; `recipe:NAME` is trained (or its making resumed) unless the cache holds it.
 
-    The cache is `$UNDERDOG_CACHE`, else ~/.cache/underdog; its key is the digest of the resolved recipe.
+    The cache is `$UNDERDOG_CACHE`, else ~/.cache/underdog; its key is the digest of the resolved recipe, and of the one
+    that makes that recipe's own model.
+
+    Raises:
+        UserError: there is no such recipe, or recipes make each other's models in a circle.
     """
     if not model.startswith(PREFIX):
         return model
@@ -52,11 +56,17 @@ def cache() -> Path:
     return Path(os.environ.get("UNDERDOG_CACHE") or Path.home() / ".cache" / "underdog")
 
 
-def _place(model: str) -> tuple[str, Path, Config]:
-    """The recipe that makes a model, the folder where it is kept, and the recipe's configuration."""
+def _place(model: str, after: tuple[str, ...] = ()) -> tuple[str, Path, Config]:
+    """The recipe that makes a model, the folder where it is kept, and the recipe's configuration.
+
+    `after` are models that are made from this one.
+    """
+    if model in after:
+        raise UserError(f"recipes make each other's models in a circle: {' <- '.join((*after, model))}")
     name, tree = read_recipe(model.removeprefix(PREFIX))
     config = resolve(tree)
-    return name, cache() / "models" / f"{name}-{_digest(config)}", config
+    below = _place(config.model, (*after, model))[1].name if config.model.startswith(PREFIX) else ""
+    return name, cache() / "models" / f"{name}-{_digest(config, below)}", config
 
 
 def _make(config: Config, name: str, folder: Path) -> None:
@@ -65,14 +75,14 @@ def _make(config: Config, name: str, folder: Path) -> None:
     if not started:
         discard(run)
     _say(f"making the model {PREFIX}{name}, once; it is kept in {folder}")
-    config = config.model_copy(update={"out": str(run)})
+    below, config = find_model(config.model), config.model_copy(update={"out": str(run)})
     try:
-        train(config, recipe=name, resume=started)
+        train(config, recipe=name, model=below, resume=started)
     except BaseException as error:
         error.__notes__ = [f"the same command again goes on making {PREFIX}{name}"]  # it is no run of the user's
         raise
     with replacing(folder) as temporary:
-        trained_learner(run, config.model).save_merged(temporary)
+        trained_learner(run, below).save_merged(temporary)
         write_json(temporary / "made_by.json", {"recipe": name, "config": to_tree(config)})
     discard(run)
 
@@ -85,6 +95,6 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _digest(config: Config) -> str:
-    tree = to_tree(config)
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
+def _digest(config: Config, below: str) -> str:
+    tree = json.dumps(to_tree(config), sort_keys=True)
+    return hashlib.sha256((tree + below).encode()).hexdigest()[:12]

@@ -14,7 +14,7 @@ from ...parts import UserError
 from ...records import Problem, derive_seed
 from .base import Data
 from .goals import equations, logic
-from .goals.language import Goal, written
+from .goals.language import Goal, counted, written
 
 FAMILIES: dict[str, Callable[[np.random.Generator], Goal]] = {
     "chain": logic.chain,
@@ -49,6 +49,8 @@ class LeanGoals(Data):
     """Goals for evaluation, families in turn."""
     plain: float = Field(default=0.8, ge=0, le=1)
     """Share of solutions that are a goal's plainest proof; the others are one of its further proofs."""
+    terse: float = Field(default=0.0, ge=0, le=1)
+    """Share of solutions that leave out the steps which only say what is to be proved (`show`)."""
 
     def load(self, seed: int) -> list[Problem]:
         """The first `count` goals of the part; which proof is a goal's solution is `seed`'s choice."""
@@ -64,6 +66,7 @@ class LeanGoals(Data):
         rng = np.random.default_rng(derive_seed("proof", seed, name))
         plainest, *others = goal.proofs
         proof = plainest if rng.random() < self.plain or not others else others[rng.integers(len(others))]
+        proof = counted(proof) if rng.random() < self.terse else proof
         statement = goal.statement(name)
         info = {"header": HEADER, "statement": statement, "opening": OPENING, "source": goal.family}
         return Problem(name, goal.prompt(), statement, written(proof), info)

@@ -98,3 +98,26 @@ def test_two_that_need_a_model_at_once_make_it_once(recipes: Path, monkeypatch: 
 def test_an_unknown_recipe_is_named(recipes: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'base'"):
         made.find_model("recipe:bse")
+
+
+def test_a_recipe_whose_model_a_recipe_makes(recipes: Path) -> None:
+    """It is made from that model, and made again when that model's recipe changes."""
+    _, *others = (recipes / "base.yaml").read_text().splitlines()
+    (recipes / "second.yaml").write_text("\n".join(["model: recipe:base", *others]).replace("steps: 4", "steps: 1"))
+    folder = Path(made.find_model("recipe:second"))
+    assert {path.name.split("-")[0] for path in folder.parent.iterdir() if path.is_dir()} == {"base", "second"}
+    weights = [
+        (Path(made.find_model(f"recipe:{name}")) / "model.safetensors").read_bytes() for name in ("base", "second")
+    ]
+    assert weights[0] != weights[1]
+    below = recipes / "base.yaml"
+    below.write_text(below.read_text().replace("lr: 1e-3", "lr: 2e-3"))
+    assert made.find_model("recipe:second") != str(folder)
+
+
+def test_recipes_that_make_each_others_models_are_named(recipes: Path) -> None:
+    for one, other in (("here", "there"), ("there", "here")):
+        text = (recipes / "child.yaml").read_text().replace("recipe:base", f"recipe:{other}")
+        (recipes / f"{one}.yaml").write_text(text)
+    with pytest.raises(UserError, match="in a circle: recipe:here <- recipe:there <- recipe:here"):
+        made.find_model("recipe:here")

@@ -104,15 +104,27 @@ def test_plain_is_the_share_of_plainest_proofs() -> None:
     assert all(row.solution == written(made[row.id].proofs[0]) for row in LeanGoals(plain=1).load(0))
 
 
+def test_terse_is_the_share_of_solutions_that_do_not_say_what_is_to_be_proved() -> None:
+    """Of those that could say it; and it changes nothing else."""
+    plain, mixed, terse = ([row.solution for row in LeanGoals(terse=share).load(0)] for share in (0, 0.6, 1))
+    assert [written(steps_of(solution)) for solution in plain] == terse
+    said = [(one, other) for one, other in zip(plain, mixed, strict=True) if "show" in one]
+    assert len(said) > 500
+    assert 0.53 < sum("show" not in other for _, other in said) / len(said) < 0.67
+    assert all("show" not in other or one == other for one, other in said)
+
+
 @pytest.mark.slow
 def test_lean_proves_every_reference_and_no_two_steps_of_theirs(
     lean_command: str, tested: dict[str, Goal], tmp_path: Path
 ) -> None:
-    """On 100 goals: one proof of each, all proofs of ten; and all series of one or two of a goal's own steps, tried as
-    alternatives of one proof, which must fail unless a whole proof is among them."""
+    """On 100 goals: one proof of each, all proofs of ten with `show` and without; and all series of one or two of a
+    goal's own steps, tried as alternatives of one proof, which must fail unless a whole proof is among them."""
     problems = {problem.id: problem for problem in LeanGoals(test=100).load_evaluation(0)}
     chosen = [(name, proof) for name, goal in tested.items() for proof in goal.proofs[-1:]]
-    chosen += [(name, proof) for name, goal in list(tested.items())[:10] for proof in goal.proofs]
+    chosen += [
+        (name, form) for name, goal in list(tested.items())[:10] for p in goal.proofs for form in (p, counted(p))
+    ]
     rows = [(problems[name], written(proof)) for name, proof in chosen]
     cached = {"command": lean_command, "batch": 1024, "threshold": "declarations", "cache": str(tmp_path / "v.sqlite")}
     verdicts = Lean(**cached).judge_all(rows)
