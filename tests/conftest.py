@@ -1,9 +1,10 @@
-"""What tests of several rooms share: a very small model, and a recipe that trains it in a second a step."""
+"""What tests of several rooms share: a very small model, a recipe that trains it in a second a step, a real Lean."""
 
 from __future__ import annotations
 
 import json
 import os
+import runpy
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,9 @@ def tiny_recipe(tiny_shape: str, tmp_path_factory: pytest.TempPathFactory) -> Pa
         "tracking: {every: 2}\n"
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def lean_command() -> str:
+    """The path of a real Lean 4: the machine's own, else the WebAssembly build of `lean_toolchain.py`."""
+    return str(runpy.run_path(str(Path(__file__).with_name("lean_toolchain.py")))["lean"]())

@@ -32,12 +32,6 @@ def _load(path: Path) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def lean_command() -> str:
-    """The path of a real Lean 4: the machine's own, else the WebAssembly build of `lean_toolchain.py`."""
-    return str(_load(HERE.parent / "lean_toolchain.py").lean())
-
-
-@pytest.fixture(scope="session")
 def lean_library(lean_command: str) -> Path:
     """The folder of that Lean's own compiled library."""
     said = subprocess.run([lean_command, "--print-libdir"], check=True, capture_output=True, text=True)

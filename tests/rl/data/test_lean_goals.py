@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,16 +25,6 @@ from underdog.verifiers.lean.toolchain import TO_THE_END
 ROOT = Path(__file__).parents[3]
 ALL = (*FAMILIES, *UNSEEN)
 FORBIDDEN = ("grind", "omega", "decide", "simp_all", "simp", "<;>", "first", "repeat", "all_goals", "try")
-
-
-@pytest.fixture(scope="module")
-def lean_command() -> str:
-    spec = importlib.util.spec_from_file_location("lean_toolchain", ROOT / "tests" / "lean_toolchain.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return str(module.lean())
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +96,7 @@ def test_plain_is_the_share_of_plainest_proofs() -> None:
 
 def test_terse_is_the_share_of_solutions_that_do_not_say_what_is_to_be_proved() -> None:
     """Of those that could say it; and it changes nothing else."""
-    plain, mixed, terse = ([row.solution for row in LeanGoals(terse=share).load(0)] for share in (0, 0.6, 1))
+    plain, mixed, terse = ([str(row.solution) for row in LeanGoals(terse=share).load(0)] for share in (0, 0.6, 1))
     assert [written(steps_of(solution)) for solution in plain] == terse
     said = [(one, other) for one, other in zip(plain, mixed, strict=True) if "show" in one]
     assert len(said) > 500
@@ -120,24 +110,28 @@ def test_lean_proves_every_reference_and_no_two_steps_of_theirs(
 ) -> None:
     """On 100 goals: one proof of each, all proofs of ten with `show` and without; and all series of one or two of a
     goal's own steps, tried as alternatives of one proof, which must fail unless a whole proof is among them."""
-    problems = {problem.id: problem for problem in LeanGoals(test=100).load_evaluation(0)}
-    chosen = [(name, proof) for name, goal in tested.items() for proof in goal.proofs[-1:]]
-    chosen += [
-        (name, form) for name, goal in list(tested.items())[:10] for p in goal.proofs for form in (p, counted(p))
-    ]
-    rows = [(problems[name], written(proof)) for name, proof in chosen]
-    cached = {"command": lean_command, "batch": 1024, "threshold": "declarations", "cache": str(tmp_path / "v.sqlite")}
-    verdicts = Lean(**cached).judge_all(rows)
-    assert [(p.id, text) for (p, text), v in zip(rows, verdicts, strict=True) if v.outcome != "right"] == []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lean_module, "compile_all", None)
-        assert Lean(**cached).judge_all(rows) == verdicts, "another process takes them from the ledger"
-
     short = {name: _short(goal) for name, goal in tested.items()}
     whole = {name: [*tried, tested[name].proofs[0]] for name, tried in list(short.items())[:10]}
     lines = [f"{tested[name].statement(name)} := by first {_any(tried)}" for name, tried in short.items()]
     lines += [f"{tested[name].statement(f'{name}_w')} := by first {_any(tried)}" for name, tried in whole.items()]
-    assert _refused(lean_command, lines, tmp_path) == set(range(len(short))), "the numbers of lines that fail"
+    with ThreadPoolExecutor(1) as beside:
+        refused = beside.submit(_refused, lean_command, lines, tmp_path)
+        _all_proved(lean_command, tested, tmp_path / "verdicts.sqlite")
+        assert refused.result() == set(range(len(short))), "the numbers of lines that fail"
+
+
+def _all_proved(lean: str, tested: dict[str, Goal], cache: Path) -> None:
+    problems = {problem.id: problem for problem in LeanGoals(test=100).load_evaluation(0)}
+    chosen = [(name, goal.proofs[-1]) for name, goal in tested.items()]
+    for name, goal in list(tested.items())[:10]:
+        chosen += [(name, form) for proof in goal.proofs for form in (proof, counted(proof))]
+    rows = [(problems[name], written(proof)) for name, proof in chosen]
+    options = {"command": lean, "batch": 1024, "workers": 1, "threshold": "declarations", "cache": str(cache)}
+    verdicts = Lean(**options).judge_all(rows)
+    assert [(p.id, text) for (p, text), v in zip(rows, verdicts, strict=True) if v.outcome != "right"] == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lean_module, "compile_all", None)
+        assert Lean(**options).judge_all(rows) == verdicts, "another process takes them from the ledger"
 
 
 def _short(goal: Goal) -> list[Steps]:
