@@ -15,6 +15,7 @@ QUOTED = [
     ("nlu.md", "What came of it", "nlu-small"),
     ("unlikely.md", "What the toy came to", "unlikely-toy"),
     ("unlikely.md", "What the arithmetic came to", "unlikely-arithmetic"),
+    ("unlikely.md", "What the tiny prover came to", "tiny-prover"),
 ]
 
 
